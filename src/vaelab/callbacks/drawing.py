@@ -1,0 +1,84 @@
+"""Pictures of what a model has learned, as tensors (3, H, W) with values in [0, 1]."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.nn import functional
+from torchvision.utils import make_grid
+
+from vaelab.models import VAE
+
+SMALLEST_SIDE = 28  # smaller images are enlarged by a whole factor
+DRAWING_SEED = 0
+
+
+def grid(images: Tensor, *, columns: int, value_range: tuple[float, float] = (0.0, 1.0)) -> Tensor:
+    """Arranges images (N, C, H, W) in a grid of so many columns, mapping `value_range` to black and white.
+
+    Of images with neither 1 nor 3 channels the first one is shown.
+    """
+    low, high = value_range
+    shown = images if images.shape[1] in (1, 3) else images[:, :1]
+    shown = ((shown.float().cpu() - low) / (high - low)).clamp(0, 1)
+    factor = max(1, round(SMALLEST_SIDE / min(shown.shape[2:])))
+    if factor > 1:
+        shown = functional.interpolate(shown, scale_factor=factor, mode="nearest")
+    return make_grid(shown, nrow=columns, padding=2, pad_value=0.5)
+
+
+def samples(model: VAE, *, rows: int = 4, value_range: tuple[float, float]) -> Tensor:
+    """Draws a rows x rows grid of mean images E[x|z] with z from the model's prior, the same z at every call."""
+    return grid(model.sample(rows * rows, seed=DRAWING_SEED), columns=rows, value_range=value_range)
+
+
+def reconstructions(model: VAE, x: Tensor, *, columns: int = 8, value_range: tuple[float, float]) -> Tensor:
+    """Draws originals x (B, C, H, W) and, in the row below each row of them, their reconstructions."""
+    rows: list[Tensor] = []
+    for part in x.split(columns):
+        rows += [part.cpu(), model.reconstruct(part).cpu().to(part.dtype)]
+    return grid(torch.cat(rows), columns=columns, value_range=value_range)
+
+
+@torch.no_grad()
+def manifold(model: VAE, *, side: int = 20, value_range: tuple[float, float]) -> Tensor:
+    """Draws E[x|z] for z at a grid of quantiles (2.5 % to 97.5 %) of a two-dimensional standard normal."""
+    quantiles = torch.linspace(0.025, 0.975, side)
+    axis = math.sqrt(2) * torch.erfinv(2 * quantiles - 1)
+    z = torch.stack(torch.meshgrid(-axis, axis, indexing="ij"), -1).flip(-1).reshape(-1, 2)
+    return grid(model.decode(z), columns=side, value_range=value_range)
+
+
+@torch.no_grad()
+def latent_scatter(model: VAE, x: Tensor, y: Tensor) -> Tensor:
+    """Draws the posterior means of x (B, C, H, W) in a two-dimensional latent space, coloured by label y (B,)."""
+    z = torch.cat([model.encode(part).mean.cpu() for part in x.split(1000)]).float().numpy()
+    figure = Figure(figsize=(7, 6), dpi=100)
+    axes = figure.add_subplot()
+    points = axes.scatter(z[:, 0], z[:, 1], c=y.cpu().numpy(), s=4, cmap="tab10" if int(y.max()) < 10 else "nipy_spectral")
+    axes.set(xlabel="$z_1$", ylabel="$z_2$", title="posterior means", aspect="equal")
+    figure.colorbar(points, ax=axes, label="label")
+    return rendered(figure)
+
+
+def kl_bars(kl: Tensor) -> Tensor:
+    """Draws the KL of every latent dimension (D,) in nats, largest first."""
+    figure = Figure(figsize=(7, 3.5), dpi=100)
+    axes = figure.add_subplot()
+    axes.bar(range(len(kl)), kl.sort(descending=True).values.cpu().numpy())
+    axes.set(xlabel="latent dimension, by rank", ylabel="KL (nats)", title=f"KL by dimension, {float(kl.sum()):.2f} nats in all")
+    return rendered(figure)
+
+
+def rendered(figure: Figure) -> Tensor:
+    """Renders a matplotlib figure, without pyplot's global state."""
+    figure.tight_layout()
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255

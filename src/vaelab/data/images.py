@@ -1,0 +1,100 @@
+"""A set of images as one tensor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+BINARIZATIONS = ("none", "dynamic", "static", "threshold")
+
+
+@dataclass(frozen=True)
+class Images:
+    """N images of C channels with integer labels.
+
+    `x` is stored as it came: uint8 with values 0 to `scale`, or floating point (then `scale` is 1). A batch is scaled to
+    floats where it lies, on the CPU or an accelerator.
+    """
+
+    x: Tensor  # (N, C, H, W), uint8 or float32
+    y: Tensor  # (N,), int64
+    scale: int = 255
+
+    def __len__(self) -> int:
+        return self.x.shape[0]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of one image, (C, H, W)."""
+        channels, height, width = self.x.shape[1:]
+        return channels, height, width
+
+    @property
+    def support(self) -> str:
+        """What values an image holds: `binary` (0 or 1), `unit` ([0, 1]) or `real`."""
+        if not self.x.is_floating_point():
+            return "binary" if self.scale == 1 else "unit"
+        if bool(((self.x == 0) | (self.x == 1)).all()):
+            return "binary"
+        return "unit" if bool(((self.x >= 0) & (self.x <= 1)).all()) else "real"
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes, counting from label 0."""
+        return int(self.y.max()) + 1
+
+    def batch(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
+        """Returns images (B, C, H, W) as float32 in their own range, and labels (B,)."""
+        x = self.x[index]
+        if not x.is_floating_point():
+            x = x.float()
+            if self.scale != 1:
+                x = x.div_(self.scale)
+        return x, self.y[index]
+
+    def subset(self, index: Tensor) -> Images:
+        """Returns the images at `index`, in that order."""
+        return replace(self, x=self.x[index], y=self.y[index])
+
+    def to(self, device: torch.device) -> Images:
+        """Returns the set on `device`."""
+        return replace(self, x=self.x.to(device), y=self.y.to(device))
+
+    def moments(self) -> tuple[list[float], list[float]]:
+        """Returns the mean and the standard deviation of every channel, in the data's own range."""
+        total = torch.zeros(self.shape[0], dtype=torch.float64)
+        squares = torch.zeros_like(total)
+        for start in range(0, len(self), 1000):
+            x = self.batch(slice(start, start + 1000))[0].double()
+            total += x.sum((0, 2, 3))
+            squares += x.square().sum((0, 2, 3))
+        count = len(self) * self.shape[1] * self.shape[2]
+        mean = total / count
+        std = (squares / count - mean.square()).clamp(min=0).sqrt()
+        return mean.tolist(), std.tolist()
+
+    def binarized(self, how: str, *, seed: int) -> Images:
+        """Returns binary images: `static` draws every value x as Bernoulli(x) once by `seed`; `threshold` is x >= 0.5.
+
+        Raises:
+            ValueError: if there are values outside [0, 1].
+        """
+        if self.support == "real":
+            raise ValueError(
+                f"data.binarize={how} reads values as probabilities, but this data lies outside [0, 1]; rescale it or "
+                "use data.binarize=none with model/likelihood=gaussian"
+            )
+        generator = torch.Generator().manual_seed(seed)
+        parts = []
+        for start in range(0, len(self), 1000):
+            x, _ = self.batch(slice(start, start + 1000))
+            parts.append((torch.bernoulli(x, generator=generator) if how == "static" else x >= 0.5).to(torch.uint8))
+        return Images(x=torch.cat(parts), y=self.y, scale=1)
+
+
+def split(images: Images, size: int, *, seed: int) -> tuple[Images, Images]:
+    """Splits `images` into (rest, part): `part` holds `size` of them, chosen by `seed` alone; both keep the order."""
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    return images.subset(order[size:].sort().values), images.subset(order[:size].sort().values)

@@ -1,0 +1,172 @@
+"""The LightningDataModule for images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import lightning as L
+import torch
+
+from vaelab.checks import one_of, positive_int
+from vaelab.data.batches import Batches
+from vaelab.data.images import BINARIZATIONS, Images, split
+from vaelab.data.sources import Source
+
+
+class ImageDataModule(L.LightningDataModule):
+    """Images in memory, split into `train`, `val` and `test`, in batches (x, y) on the device of the model.
+
+    The validation set is cut from the official training set by `split_seed`. A set without an official test set has one cut
+    off by a fixed seed, so that no run ever trains on another run's test images.
+
+    Args:
+        source: where the images come from.
+        batch_size: images per device and step.
+        eval_batch_size: images per device and step of validation and test; it changes no figure.
+        val_size: size of the validation set, a number of images or a fraction of the training set.
+        test_size: the same for a test set that has to be cut off.
+        binarize: none, dynamic (training images are drawn anew whenever they are read, the others once by `split_seed`),
+            static (all are drawn once by `split_seed`) or threshold (x >= 0.5).
+        normalize: none or standard: what the *encoder* sees (the likelihood always scores the data in its own range).
+        mean: the mean for `standard`, one number per channel; None measures it on the training split.
+        std: the standard deviation for `standard`, likewise.
+        split_seed: of the validation split and of static binarisation.
+        seed: of the order of the training batches.
+        device: where the whole set is kept: auto (with the model) or cpu (for sets larger than an accelerator's memory).
+
+    Raises:
+        ValueError: for impossible sizes, unknown names or unreadable files.
+    """
+
+    TEST_SEED = 0
+
+    def __init__(
+        self,
+        *,
+        source: Source,
+        batch_size: int = 128,
+        eval_batch_size: int = 1000,
+        val_size: int | float = 5000,
+        test_size: int | float = 0.2,
+        binarize: str = "none",
+        normalize: str = "none",
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        split_seed: int = 0,
+        seed: int = 0,
+        device: str = "auto",
+    ) -> None:
+        super().__init__()
+        self.source = source
+        self.batch_size = positive_int("data.batch_size", batch_size)
+        self.eval_batch_size = positive_int("data.eval_batch_size", eval_batch_size)
+        self.val_size, self.test_size = val_size, test_size
+        self.binarize = one_of("data.binarize", binarize, BINARIZATIONS)
+        self.normalize = one_of("data.normalize", normalize, ("none", "standard"))
+        self.given_mean, self.given_std = mean, std
+        self.split_seed, self.seed = split_seed, seed
+        self.keep_on = one_of("data.device", device, ("auto", "cpu"))
+        self.splits: dict[str, Images] = {}
+
+    def setup(self, stage: str | None = None) -> None:  # noqa: ARG002
+        """Reads and splits the data, once."""
+        if self.splits:
+            return
+        train, test = self.source.load()
+        if test is None:
+            size = _split_size("data.test_size", self.test_size, len(train))
+            train, test = split(train, size, seed=self.TEST_SEED)
+        if train.shape != test.shape:
+            raise ValueError(f"training images are {train.shape}, but test images {test.shape} (channels, height, width)")
+        size = _split_size("data.val_size", self.val_size, len(train))
+        train, val = split(train, size, seed=self.split_seed)
+        if self.binarize == "dynamic" and train.support == "real":
+            train.binarized("dynamic", seed=self.split_seed)  # raises
+        self.splits = {
+            "train": train if self.binarize in ("none", "dynamic") else train.binarized(self.binarize, seed=self.split_seed)
+        }
+        for i, (name, images) in enumerate((("val", val), ("test", test))):
+            how = "static" if self.binarize == "dynamic" else self.binarize
+            self.splits[name] = images if how == "none" else images.binarized(how, seed=self.split_seed + 1 + i)
+
+    @property
+    def x_shape(self) -> tuple[int, int, int]:
+        """Shape of one image, (C, H, W)."""
+        return self.splits["train"].shape
+
+    @property
+    def support(self) -> str:
+        """What values the model is asked about: `binary`, `unit` or `real`."""
+        if self.binarize != "none":
+            return "binary"
+        supports = [images.support for images in self.splits.values()]
+        return max(supports, key=("binary", "unit", "real").index)
+
+    @property
+    def moments(self) -> tuple[list[float], list[float]]:
+        """What the encoder's view is shifted and divided by: mean and standard deviation of every channel.
+
+        Raises:
+            ValueError: if a given mean or std does not fit the data, or the measured deviation is zero.
+        """
+        channels = self.x_shape[0]
+        if self.normalize == "none":
+            return [0.0] * channels, [1.0] * channels
+        mean, std = self.splits["train"].moments()
+        mean = list(self.given_mean) if self.given_mean is not None else mean
+        std = list(self.given_std) if self.given_std is not None else std
+        for name, values in (("data.mean", mean), ("data.std", std)):
+            if len(values) != channels:
+                raise ValueError(f"{name} needs one number for each of {channels} channels, but is {values}")
+        if min(std) <= 0:
+            raise ValueError(f"data.std must be above 0, but is {std}; use data.normalize=none for constant channels")
+        return mean, std
+
+    def steps_per_epoch(self, world_size: int) -> int:
+        """Returns the number of training batches of an epoch for so many devices."""
+        return len(self._batches("train", torch.device("cpu"), rank=0, world_size=world_size))
+
+    def train_dataloader(self) -> Batches:
+        """Returns shuffled training batches on the trainer's device."""
+        return self._attached("train")
+
+    def val_dataloader(self) -> Batches:
+        """Returns validation batches in a fixed order."""
+        return self._attached("val")
+
+    def test_dataloader(self) -> Batches:
+        """Returns test batches in a fixed order."""
+        return self._attached("test")
+
+    def _attached(self, name: str) -> Batches:
+        trainer = self.trainer
+        if trainer is None:
+            return self._batches(name, torch.device("cpu"), rank=0, world_size=1)
+        device = trainer.strategy.root_device if self.keep_on == "auto" else torch.device("cpu")
+        return self._batches(name, device, rank=trainer.global_rank, world_size=trainer.world_size)
+
+    def _batches(self, name: str, device: torch.device, *, rank: int, world_size: int) -> Batches:
+        training = name == "train"
+        images = self.splits[name]
+        if training and len(images) < world_size:
+            raise ValueError(f"{len(images)} training images cannot be shared by {world_size} devices")
+        return Batches(
+            images.to(device),
+            batch_size=self.batch_size if training else self.eval_batch_size,
+            training=training,
+            resample=training and self.binarize == "dynamic",
+            seed=self.seed,
+            rank=rank,
+            world_size=world_size,
+        )
+
+
+def _split_size(name: str, size: int | float, total: int) -> int:
+    """Turns a number or a fraction of images into a number, leaving at least one image on both sides."""
+    number = math.floor(size * total) if isinstance(size, float) and size < 1 else int(size)
+    if isinstance(size, float) and size >= 1 and size != number:
+        raise ValueError(f"{name} must be a whole number or a fraction below 1, but is {size}")
+    if not 1 <= number < total:
+        raise ValueError(f"{name}={size} of {total} images leaves a split empty; it must lie between 1 and {total - 1}")
+    return number

@@ -1,0 +1,191 @@
+"""The objects of a run, built from its configuration in the order in which they need each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig, OmegaConf, open_dict
+from torch import nn
+
+from vaelab.callbacks import Pictures, ProgressBar
+from vaelab.data import ImageDataModule
+from vaelab.errors import UserError
+from vaelab.experiment.files import BEST, LAST
+from vaelab.experiment.instantiate import build, refusal
+from vaelab.models import VAE
+from vaelab.schedules import Constant, Schedule
+from vaelab.training import AtomicCheckpointIO, GracefulStop, VAEModule
+
+
+@dataclass
+class Parts:
+    """Everything that takes part in a run."""
+
+    data: ImageDataModule
+    module: VAEModule
+    trainer: L.Trainer
+    stop: GracefulStop
+    pictures: Pictures
+
+    @property
+    def model(self) -> VAE:
+        """The model in training."""
+        return self.module.model
+
+    def parameters(self) -> dict[str, int]:
+        """Returns the number of parameters by part; the sampler counts as encoder, the likelihood as decoder."""
+        model = self.model
+        sizes = {
+            "encoder": count(model.encoder) + count(model.sampler),
+            "decoder": count(model.decoder) + count(model.likelihood),
+            "prior": count(model.prior),
+        }
+        return {**sizes, "total": sum(sizes.values())}
+
+
+def assemble(cfg: DictConfig, directory: Path, *, interactive: bool) -> Parts:
+    """Builds the parts, and fills in what `cfg.derived` promises.
+
+    Args:
+        cfg: the whole configuration.
+        directory: of the run.
+        interactive: whether to show progress bars.
+
+    Raises:
+        UserError: for anything that cannot be built, or parts that do not fit.
+    """
+    check_toplevel(cfg)
+    L.seed_everything(cfg.seed, verbose=False)
+    cfg.derived.run_dir = str(directory)
+    data = load_data(cfg)
+    stop = GracefulStop(directory / LAST)
+    callbacks = [stop, *build_callbacks(cfg, directory, interactive=interactive)]
+    trainer = build_trainer(cfg, directory, callbacks)
+    cfg.derived.steps_per_epoch = steps_per_epoch(data, trainer)
+    module = build_module(cfg, data)
+    pictures = next((c for c in callbacks if isinstance(c, Pictures)), Pictures())
+    return Parts(data=data, module=module, trainer=trainer, stop=stop, pictures=pictures)
+
+
+def check_toplevel(cfg: DictConfig) -> None:
+    """Checks the entries that belong to no part."""
+    if isinstance(cfg.seed, bool) or not isinstance(cfg.seed, int) or not 0 <= cfg.seed < 2**32:
+        raise UserError(f"seed must be a whole number from 0 to 2^32 - 1, but is {cfg.seed!r}")
+    if not isinstance(cfg.compile, bool):
+        raise UserError(f"compile must be true or false, but is {cfg.compile!r}")
+
+
+def load_data(cfg: DictConfig) -> ImageDataModule:
+    """Reads the data, and notes what other parts need to know of it."""
+    data: ImageDataModule = build(cfg.data, "data")
+    try:
+        data.setup()
+        mean, std = data.moments
+    except ValueError as error:
+        raise refusal(error, cfg.data, "data") from error
+    with open_dict(cfg.derived):
+        cfg.derived.update(
+            x_shape=list(data.x_shape), num_classes=data.splits["train"].num_classes, mean=mean, std=std
+        )
+    return data
+
+
+def build_module(cfg: DictConfig, data: ImageDataModule) -> VAEModule:
+    """Builds the model, the objective and the optimizer, and checks that they fit each other and the data."""
+    model: VAE = build(cfg.model, "model")
+    try:
+        model.likelihood.check_support(data.support)
+    except ValueError as error:
+        raise UserError(f"model.likelihood: {error}") from error
+    optimizer = build(cfg.optimizer, "optimizer")
+    try:
+        optimizer([nn.Parameter(torch.zeros(1))])  # complain now, not when training starts
+    except (ValueError, TypeError) as error:
+        raise refusal(ValueError(str(error)), cfg.optimizer, "optimizer") from error
+    schedule = build(cfg.lr_schedule, "lr_schedule")
+    module = VAEModule(
+        model=model,
+        objective=build(cfg.objective, "objective"),
+        optimizer=optimizer,
+        lr_schedule=schedule if isinstance(schedule, Schedule) and not isinstance(schedule, Constant) else None,
+        plateau=None if isinstance(schedule, Schedule) else schedule,
+        config=stored_config(cfg),
+    )
+    if cfg.compile:
+        model.compile()
+    return module
+
+
+def stored_config(cfg: DictConfig) -> dict[str, Any]:
+    """Returns what a checkpoint keeps of the configuration: plain values, enough to build the model again."""
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): plain[key] for key in ("model", "data", "objective", "optimizer", "lr_schedule", "seed", "derived")}
+
+
+def build_callbacks(cfg: DictConfig, directory: Path, *, interactive: bool) -> list[Callback]:
+    """Builds the configured callbacks and those that write the checkpoints."""
+    callbacks: list[Callback] = [build(node, f"callbacks.{name}") for name, node in cfg.callbacks.items() if node]
+    if not interactive:
+        callbacks = [c for c in callbacks if not isinstance(c, ProgressBar)]
+    for name in ("early_stopping", "weight_averaging"):
+        if cfg[name]:
+            callbacks.append(build(cfg[name], name))
+    folder = directory / BEST.parent
+    best = ModelCheckpoint(
+        dirpath=folder,
+        filename=BEST.stem,
+        monitor="val/elbo",
+        mode="max",
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+        auto_insert_metric_name=False,
+    )
+    last = ModelCheckpoint(
+        dirpath=folder, filename=LAST.stem, save_on_train_epoch_end=True, enable_version_counter=False
+    )
+    return [*callbacks, best, last]
+
+
+def build_loggers(cfg: DictConfig) -> list[Logger]:
+    """Builds the configured loggers."""
+    return [build(node, f"logger.{name}") for name, node in cfg.logger.items() if node]
+
+
+def build_trainer(cfg: DictConfig, directory: Path, callbacks: list[Callback]) -> L.Trainer:
+    """Builds the Trainer; its own complaints become one sentence."""
+    make = build(cfg.trainer, "trainer", _partial_=True)
+    shows_progress = any(isinstance(c, ProgressBar) for c in callbacks)
+    try:
+        return make(
+            callbacks=callbacks,
+            logger=build_loggers(cfg) or False,
+            plugins=[AtomicCheckpointIO()],
+            default_root_dir=str(directory),
+            enable_progress_bar=shows_progress,
+        )
+    except (ValueError, RuntimeError, TypeError) as error:
+        text = str(error)
+        if "accelerator" in text.lower() or "backend" in text.lower() or "device" in text.lower():
+            text += "; trainer.accelerator=auto takes what this machine has, trainer.accelerator=cpu works everywhere"
+        raise refusal(ValueError(text), cfg.trainer, "trainer") from error
+
+
+def steps_per_epoch(data: ImageDataModule, trainer: L.Trainer) -> int:
+    """Returns the number of training batches of an epoch, on every device."""
+    total = data.steps_per_epoch(trainer.world_size)
+    limit = trainer.limit_train_batches
+    if limit is None:
+        return total
+    return max(1, int(total * limit) if isinstance(limit, float) else min(total, limit))
+
+
+def count(module: nn.Module) -> int:
+    """Returns the number of parameters of a module."""
+    return sum(p.numel() for p in module.parameters())

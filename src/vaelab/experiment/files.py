@@ -1,0 +1,39 @@
+"""What a run leaves in its directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+HYDRA_CONFIG = Path(".hydra/config.yaml")
+BEST, LAST = Path("checkpoints/best.ckpt"), Path("checkpoints/last.ckpt")
+PACKAGES = ("vaelab", "torch", "torchvision", "lightning", "hydra-core", "omegaconf", "tensorboard", "numpy")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file that is either whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text)
+    os.replace(partial, path)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a JSON file that is either whole or not there."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_config(directory: Path, cfg: DictConfig, overrides: Sequence[str], device: str) -> None:
+    """Writes the configuration (resolved, and as composed), the overrides, and the versions with the seed."""
+    write_text(directory / HYDRA_CONFIG, OmegaConf.to_yaml(cfg))
+    write_text(directory / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+    write_text(directory / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
+    versions = {"python": platform.python_version(), "platform": platform.platform(), "device": device, "seed": cfg.seed}
+    write_json(directory / "versions.json", {**versions, **{name: metadata.version(name) for name in PACKAGES}})

@@ -1,0 +1,92 @@
+"""A trained model from its checkpoint alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from vaelab.errors import UserError
+from vaelab.experiment.instantiate import build
+from vaelab.models import VAE
+
+
+def load(path: str | Path, *, device: str | torch.device = "cpu", trusted: Sequence[str] = ()) -> VAE:
+    """Rebuilds a trained model from a run directory (its best weights) or from a checkpoint file.
+
+    A checkpoint holds tensors and plain values only and is read as such; of the classes that it names, only vaelab's own
+    are built.
+
+    Args:
+        path: the run directory or the .ckpt file.
+        device: where to put the model.
+        trusted: further packages whose classes may be built, for models with parts of your own.
+
+    Returns:
+        The model in evaluation mode, with `encode`, `decode`, `reconstruct`, `sample` and `elbo`.
+
+    Raises:
+        UserError: (a ValueError) if there is no checkpoint, it is damaged, or it names a class of another package.
+    """
+    file = find_checkpoint(Path(path), "best.ckpt")
+    checkpoint = read_checkpoint(file)
+    cfg = OmegaConf.create(checkpoint["vaelab"]["config"]["model"])
+    assert isinstance(cfg, DictConfig)
+    for target in _targets(checkpoint["vaelab"]["config"]["model"]):
+        if target.split(".")[0] not in ("vaelab", *trusted):
+            raise UserError(f"{file} asks to build {target}; if you trust it, load(..., trusted=['{target.split('.')[0]}'])")
+    model: VAE = build(cfg, "model")
+    prefix = "model."
+    weights = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(f"the weights in {file} do not fit the model that it describes: {error}") from error
+    dtype = next((v.dtype for v in weights.values() if v.is_floating_point()), torch.float32)
+    return model.to(device=device, dtype=dtype).eval()
+
+
+def find_checkpoint(path: Path, name: str) -> Path:
+    """Returns the checkpoint called `name` of a run directory, or `path` itself if that is a file.
+
+    Raises:
+        UserError: if there is none.
+    """
+    path = path.expanduser()
+    if path.is_file():
+        return path
+    for candidate in (path / "checkpoints" / name, path / "checkpoints" / "last.ckpt"):
+        if candidate.is_file():
+            return candidate
+    what = "holds no checkpoint (checkpoints/last.ckpt)" if path.is_dir() else "does not exist"
+    raise UserError(f"{path} {what}; give a run directory, for example outputs/2026-01-31/12-00-00.000")
+
+
+def read_checkpoint(file: Path) -> dict[str, Any]:
+    """Reads a checkpoint without running any code in it.
+
+    Raises:
+        UserError: if it is damaged or not one of vaelab's.
+    """
+    try:
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{file} could not be read as a checkpoint: {reason}") from error
+    if not isinstance(checkpoint, dict) or "vaelab" not in checkpoint:
+        raise UserError(f"{file} is not a checkpoint of vaelab")
+    return checkpoint
+
+
+def _targets(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield str(node["_target_"])
+        for value in node.values():
+            yield from _targets(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _targets(value)

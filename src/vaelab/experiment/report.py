@@ -1,0 +1,72 @@
+"""What a run prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from vaelab.experiment.assemble import Parts
+
+
+def print_start(cfg: DictConfig, parts: Parts, directory: Path, *, resumed: Path | None) -> None:
+    """Says in a few lines what is about to be trained."""
+    data, sizes = parts.data, parts.parameters()
+    splits = ", ".join(f"{len(images):,} {name}" for name, images in data.splits.items())
+    channels, height, width = data.x_shape
+    print(f"data   {height}x{width}x{channels}, {splits}; values are {data.support}")
+    print(
+        f"model  latent {'x'.join(map(str, parts.model.latent_shape))}, "
+        f"{sizes['encoder']:,} + {sizes['decoder']:,} parameters (encoder + decoder)"
+        f"{' + ' + format(sizes['prior'], ',') + ' (prior)' if sizes['prior'] else ''}"
+    )
+    print(f"run    {directory} on {parts.trainer.strategy.root_device}, seed {cfg.seed}")
+    if resumed is not None:
+        print(f"       resumed from {resumed}")
+
+
+def print_summary(
+    metrics: Mapping[str, float], directory: Path, pictures: Sequence[Path], *, is_bound: bool, grey: bool
+) -> None:
+    """Prints the final figures, where everything is, and what to type next."""
+    table = Table(title="nats per image", title_justify="left")
+    table.add_column("split")
+    names = ("elbo", "reconstruction", "kl", "loss")
+    for name in names:
+        table.add_column(name, justify="right")
+    for split, label in (("train", "train (last epoch)"), ("val", "validation"), ("test", "test")):
+        if f"{split}/elbo" in metrics:
+            table.add_row(label, *(f"{metrics[f'{split}/{name}']:.2f}" for name in names))
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(table)
+    if not is_bound:
+        console.print("A deterministic code has no ELBO: what stands in its place is the reconstruction term alone.")
+    elif grey:
+        console.print("Grey values were scored as they are: compare with figures of grey data only, not of binarised data.")
+    minutes, seconds = divmod(metrics["seconds"], 60)
+    console.print(f"{int(metrics['epochs'])} epochs, {int(metrics['steps'])} steps in {int(minutes)} min {seconds:.1f} s")
+    console.print(f"run       {directory}")
+    console.print(f"pictures  {', '.join(p.name for p in pictures)}")
+    console.print(f"watch     tensorboard --logdir {directory}")
+    console.print(f"go on     python train.py resume={directory} trainer.max_epochs={2 * int(metrics['epochs'])}")
+
+
+def flat(cfg: DictConfig) -> dict[str, Any]:
+    """Returns the configuration as dotted keys and plain values, as a table of hyper-parameters wants it."""
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    found: dict[str, Any] = {}
+
+    def walk(node: Any, prefix: str) -> None:
+        for key, value in node.items():
+            if isinstance(value, dict):
+                walk(value, f"{prefix}{key}.")
+            else:
+                found[f"{prefix}{key}"] = value if isinstance(value, (int, float, str, bool)) else str(value)
+
+    assert isinstance(plain, dict)
+    walk({k: plain[k] for k in ("data", "model", "objective", "optimizer", "lr_schedule", "seed")}, "")
+    return {k: v for k, v in found.items() if not k.endswith("_partial_")}

@@ -1,0 +1,46 @@
+"""Continuing a run with its own configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from vaelab.errors import UserError
+from vaelab.experiment.files import HYDRA_CONFIG
+
+# What may change when a run goes on; anything else would make it another run.
+FREE = ("trainer", "logger", "callbacks", "early_stopping", "data.root", "data.device", "data.eval_batch_size")
+
+
+def resumed(cfg: DictConfig, directory: Path, overrides: Sequence[str]) -> DictConfig:
+    """Returns the configuration of the run in `directory` with the `overrides` that may change it.
+
+    Args:
+        cfg: what the command line composed.
+        directory: the run to go on with.
+        overrides: the command line's overrides.
+
+    Raises:
+        UserError: if an override would make it another run, or the directory holds none.
+    """
+    file = directory / HYDRA_CONFIG
+    if not file.is_file():
+        raise UserError(f"{directory} holds no run to resume ({HYDRA_CONFIG} is missing)")
+    stored = OmegaConf.load(file)
+    assert isinstance(stored, DictConfig)
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        key = override.key_or_group.replace("/", ".")
+        if key == "resume":
+            continue
+        if not any(key == free or key.startswith(f"{free}.") for free in FREE):
+            raise UserError(
+                f"resume continues a run as it was, and {override.input_line} would change it; leave it out, or start a "
+                f"new run (what may change: {', '.join(FREE)})"
+            )
+        with open_dict(stored):
+            OmegaConf.update(stored, key, OmegaConf.select(cfg, key), merge=False)
+    stored.resume = str(directory)
+    return stored

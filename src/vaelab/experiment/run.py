@@ -1,0 +1,150 @@
+"""One run: train, pick the best weights, test them once, report."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.loggers import TensorBoardLogger
+from omegaconf import DictConfig
+
+from vaelab.errors import Stopped, UserError
+from vaelab.experiment.assemble import Parts, assemble
+from vaelab.experiment.files import BEST, LAST, write_config, write_json
+from vaelab.experiment.load import find_checkpoint, read_checkpoint
+from vaelab.experiment.report import flat, print_start, print_summary
+from vaelab.experiment.resume import resumed
+from vaelab.training import Interrupted, LossNotFinite
+
+# Advice of Lightning's that does not apply here, or repeats what our own output says.
+IRRELEVANT = (
+    ".*does not have many workers.*",
+    ".*smaller than the logging interval.*",
+    ".*exists and is not empty.*",
+    ".*`isinstance.treespec, LeafSpec.` is deprecated.*",
+    ".*GPU available but not used.*",
+    ".*lr_scheduler.step.*before.*optimizer.step.*",
+)
+
+
+def run(cfg: DictConfig, *, directory: Path, overrides: Sequence[str]) -> float:
+    """Trains, validates and tests what `cfg` describes, and writes everything about it into `directory`.
+
+    Returns:
+        The best un-annealed validation ELBO in nats, for sweeps to maximise.
+
+    Raises:
+        UserError: for a mistake in the configuration or the data; nothing has been written then.
+        Stopped: if a signal or a broken loss ended the training; its state has been saved.
+    """
+    quieten()
+    checkpoint: Path | None = None
+    if cfg.resume is not None:
+        checkpoint = find_checkpoint(Path(cfg.resume), LAST.name)
+        cfg = resumed(cfg, directory, overrides)
+    elif (directory / LAST).exists():
+        raise UserError(f"{directory} already holds a run; continue it with resume={directory}, or choose another directory")
+    parts = assemble(cfg, directory, interactive=sys.stderr.isatty())
+    if checkpoint is not None:
+        check_resumable(parts, checkpoint, directory)
+    trainer, module = parts.trainer, parts.module
+    if trainer.is_global_zero:
+        if checkpoint is None:
+            write_config(directory, cfg, overrides, str(trainer.strategy.root_device))
+        print_start(cfg, parts, directory, resumed=checkpoint)
+    try:
+        with parts.stop.handling():
+            trainer.fit(module, datamodule=parts.data, ckpt_path=checkpoint, weights_only=True)
+            return finish(cfg, parts, directory)
+    except Interrupted as stop:
+        raise interrupted(stop, directory) from None
+    except LossNotFinite as error:
+        raise Stopped(advice(error, directory), 1) from error
+
+
+def finish(cfg: DictConfig, parts: Parts, directory: Path) -> float:
+    """Scores the best weights on the validation split, and once on the test split; writes and prints the results."""
+    trainer, module = parts.trainer, parts.module
+    epochs, steps = trainer.current_epoch, module.batches_seen
+    train = {k.replace("epoch/", "train/"): v for k, v in module.latest.items() if k.startswith("epoch/")}
+    # Averaged weights are in the checkpoint already; the callback would swap in those of the last epoch.
+    trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, WeightAveraging)]  # type: ignore[attr-defined]
+    trainer.strategy.barrier()
+    if (directory / BEST).is_file():
+        module.load_state_dict(read_checkpoint(directory / BEST)["state_dict"])
+    figures: dict[str, float] = {}
+    if trainer.limit_val_batches:
+        trainer.validate(module, datamodule=parts.data, verbose=False)
+        figures |= {k: v for k, v in module.latest.items() if k.startswith("val/")}
+    if trainer.limit_test_batches:
+        trainer.test(module, datamodule=parts.data, verbose=False)
+        figures |= {k: v for k, v in module.latest.items() if k.startswith("test/")}
+    if not trainer.is_global_zero:
+        return figures.get("val/elbo", math.nan)
+    metrics = {
+        **figures,
+        **train,
+        "epochs": epochs,
+        "steps": steps,
+        "seconds": round(module.seconds, 3),
+        **{f"parameters/{name}": size for name, size in parts.parameters().items()},
+    }
+    module.to(trainer.strategy.root_device)
+    pictures = parts.pictures.save(parts.model, parts.data.splits["test"], directory)
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            chosen = {f"best/{name.replace('/', '_')}": figures[name] for name in ("val/elbo", "test/elbo") if name in figures}
+            logger.log_hyperparams(flat(cfg), chosen)
+        logger.finalize("success")
+    write_json(directory / "metrics.json", metrics)
+    print_summary(metrics, directory, pictures, is_bound=module.is_bound, grey=parts.data.support == "unit")
+    return figures.get("val/elbo", math.nan)
+
+
+def check_resumable(parts: Parts, checkpoint: Path, directory: Path) -> None:
+    """Raises a UserError if the checkpoint belongs to other data or another model, or the run is already finished."""
+    stored = read_checkpoint(checkpoint)
+    mine, theirs = parts.module.config["derived"], stored["vaelab"]["config"]["derived"]
+    for name in ("x_shape", "num_classes", "mean", "std"):
+        if mine[name] != theirs[name]:
+            raise UserError(f"the data has changed since {checkpoint} was written: {name} was {theirs[name]}, is {mine[name]}")
+    epochs = parts.trainer.max_epochs
+    if (directory / "metrics.json").is_file() and epochs is not None and 0 < epochs <= stored["epoch"] + 1:
+        raise UserError(
+            f"{directory} has finished its {epochs} epochs; to train on, add a larger number: "
+            f"resume={directory} trainer.max_epochs={2 * epochs}"
+        )
+
+
+def interrupted(stop: Interrupted, directory: Path) -> Stopped:
+    """Says where the state is and how to go on."""
+    if stop.checkpoint is None:
+        return Stopped(f"{stop}: stopped before the first batch was finished; nothing was saved", 128 + stop.signum)
+    return Stopped(
+        f"{stop}: stopped, and the state saved in {stop.checkpoint}\ncontinue with: python train.py resume={directory}",
+        128 + stop.signum,
+    )
+
+
+def advice(error: LossNotFinite, directory: Path) -> str:
+    """Says what broke, what is left and what may help."""
+    last = directory / LAST
+    left = f"the last good checkpoint is {last}" if last.is_file() else "no epoch was finished, so there is no checkpoint"
+    return f"{error}; {left}; a lower optimizer.lr or trainer.gradient_clip_val=1 may help"
+
+
+def quieten() -> None:
+    """Leaves out what does not concern the user."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for message in IRRELEVANT:
+        warnings.filterwarnings("ignore", message)
+    if "LOCAL_RANK" not in os.environ:
+        torch.set_float32_matmul_precision("high")

@@ -1,0 +1,24 @@
+"""Bernoulli likelihood for binary data, and the pseudo-likelihood of grey values read as probabilities."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.distributions import Bernoulli, Independent
+
+from vaelab.likelihoods.base import Likelihood
+from vaelab.numerics import at_least_float32
+
+
+class BernoulliLikelihood(Likelihood):
+    """p(x|z) = prod_i pi_i^x_i (1 - pi_i)^(1 - x_i), with logits = log(pi / (1 - pi)) from the decoder.
+
+    For x in {0, 1} this is a probability. For grey values in [0, 1] it is the expected log-probability of an image
+    binarised at random with those values (a pseudo-likelihood: not normalised over [0, 1]).
+    """
+
+    supports = ("binary", "unit")
+    remedy = "use data with values in [0, 1] (data.normalize=standard changes only what the encoder sees), or model/likelihood=gaussian"
+
+    def forward(self, params: Tensor) -> Independent:
+        """Maps logits (B, C, H, W) to Bernoulli(sigmoid(logits))."""
+        return Independent(Bernoulli(logits=at_least_float32(params), validate_args=False), 3, validate_args=False)

@@ -1,0 +1,63 @@
+"""Fits the parts of a model together: the data's shape decides every other size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from vaelab.checks import image_shape, positive_int
+from vaelab.likelihoods import Likelihood
+from vaelab.models.vae import VAE
+from vaelab.networks import Decoder, Encoder
+from vaelab.priors import Prior
+from vaelab.samplers import Sampler
+
+
+def build_vae(
+    *,
+    x_shape: Sequence[int],
+    latent_dim: int,
+    latent_map: bool = False,
+    encoder: Callable[..., Encoder],
+    sampler: Callable[..., Sampler],
+    prior: Callable[..., Prior],
+    decoder: Callable[..., Decoder],
+    likelihood: Likelihood,
+    mean: Sequence[float] = (0.0,),
+    std: Sequence[float] = (1.0,),
+) -> VAE:
+    """Builds a flat VAE from parts that still lack their sizes.
+
+    Args:
+        x_shape: data shape (C, H, W).
+        latent_dim: number of latent dimensions D; of a latent map, its channels.
+        latent_map: whether the latents are a map (D, h, w) as large as the encoder's last feature map.
+        encoder: called with `in_shape`.
+        sampler: called with `in_shape` (the features') and `latent_shape`.
+        prior: called with `latent_shape`.
+        decoder: called with `in_shape` (the latents') and `out_shape` (the likelihood's parameters).
+        likelihood: p(x|z).
+        mean: what is subtracted from the data before the encoder, one number per channel.
+        std: what the difference is divided by, one number per channel.
+
+    Raises:
+        ValueError: if a size is impossible or the parts do not fit each other.
+    """
+    channels, height, width = image_shape("x_shape", x_shape)
+    positive_int("latent_dim", latent_dim)
+    encoder_network = encoder(in_shape=(channels, height, width))
+    features = encoder_network.out_shape
+    if latent_map and len(features) != 3:
+        raise ValueError(
+            "latent_map=true needs an encoder that ends in a feature map: choose network=conv or network=resnet, "
+            "without dense layers (model.encoder.dense=[])"
+        )
+    latent_shape = (latent_dim, *features[1:]) if latent_map else (latent_dim,)
+    return VAE(
+        encoder=encoder_network,
+        sampler=sampler(in_shape=features, latent_shape=latent_shape),
+        prior=prior(latent_shape=latent_shape),
+        decoder=decoder(in_shape=latent_shape, out_shape=(channels * likelihood.params_per_channel, height, width)),
+        likelihood=likelihood,
+        mean=mean,
+        std=std,
+    )

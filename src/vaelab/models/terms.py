@@ -1,0 +1,85 @@
+"""What a model hands to an objective: per-example log-probabilities in nats, never negated, never summed over the batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import Tensor
+from torch.distributions import Distribution, Independent
+from torch.distributions.kl import kl_divergence
+
+from vaelab.samplers.deterministic import Delta
+
+
+@dataclass(frozen=True)
+class Latent:
+    """One group of latent variables: its posterior q, its prior p and K draws from q for each of B examples.
+
+    Log-probabilities are computed on first use, so that an objective pays only for what it reads.
+    """
+
+    z: Tensor  # (K, B, *latent_shape)
+    q: Distribution  # batch shape (B,) or (K, B)
+    p: Distribution  # batch shape (), (B,) or (K, B)
+
+    @cached_property
+    def log_pz(self) -> Tensor:
+        """log p(z) in nats, (K, B)."""
+        return self.p.log_prob(self.z)
+
+    @cached_property
+    def log_qz(self) -> Tensor:
+        """log q(z|x) in nats, (K, B)."""
+        return self.q.log_prob(self.z)
+
+    @cached_property
+    def kl(self) -> Tensor:
+        """KL(q(z|x) || p(z)) in nats, (K, B): in closed form where there is one, else log q(z|x) - log p(z)."""
+        try:
+            return kl_divergence(self.q, self.p).expand(self.z.shape[:2])
+        except NotImplementedError:
+            return self.log_qz - self.log_pz
+
+    @cached_property
+    def kl_per_dim(self) -> Tensor | None:
+        """KL of every latent dimension in nats, (B, *latent_shape), or None where q and p do not factorise."""
+        if isinstance(self.q, Independent) and isinstance(self.p, Independent):
+            return kl_divergence(self.q.base_dist, self.p.base_dist)
+        return None
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The terms of the evidence lower bound for K draws and B examples, in nats."""
+
+    log_px: Tensor  # (K, B): log p(x|z)
+    latents: tuple[Latent, ...]
+
+    @cached_property
+    def kl(self) -> Tensor:
+        """KL(q(z|x) || p(z)), summed over the latent groups, (K, B)."""
+        return sum_groups([latent.kl for latent in self.latents])
+
+    @cached_property
+    def elbo(self) -> Tensor:
+        """log p(x|z) - KL(q(z|x) || p(z)), (K, B): an unbiased estimate of the ELBO."""
+        return self.log_px - self.kl
+
+    @cached_property
+    def log_weights(self) -> Tensor:
+        """log p(x|z) + log p(z) - log q(z|x), (K, B): log importance weights."""
+        return self.log_px + sum_groups([latent.log_pz - latent.log_qz for latent in self.latents])
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether `elbo` bounds log p(x): false for a deterministic code, which has no density."""
+        return not any(isinstance(latent.q, Delta) for latent in self.latents)
+
+
+def sum_groups(values: list[Tensor]) -> Tensor:
+    """Adds the (K, B) values of the latent groups."""
+    total = values[0]
+    for value in values[1:]:
+        total = total + value
+    return total

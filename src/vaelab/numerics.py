@@ -1,0 +1,47 @@
+"""Numerical helpers shared by the parts of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Lifts half-precision activations to float32, in which densities are computed; leaves float64 alone."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def get_rng_state(device: torch.device) -> dict[str, Tensor]:
+    """Returns the random state of the CPU and of `device`."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        state["mps"] = torch.mps.get_rng_state()
+    return state
+
+
+def set_rng_state(state: dict[str, Tensor], device: torch.device) -> None:
+    """Restores what `get_rng_state` returned, as far as it fits this device."""
+    torch.set_rng_state(state["cpu"].cpu())
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"].cpu(), device)
+    elif device.type == "mps" and "mps" in state:
+        torch.mps.set_rng_state(state["mps"].cpu())
+
+
+@contextmanager
+def seeded(seed: int | None, device: torch.device) -> Iterator[None]:
+    """Draws repeatably inside the block and restores the random state after it; does nothing if `seed` is None."""
+    if seed is None:
+        yield
+        return
+    state = get_rng_state(device)
+    torch.manual_seed(seed)
+    try:
+        yield
+    finally:
+        set_rng_state(state, device)

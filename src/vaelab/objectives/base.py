@@ -1,0 +1,27 @@
+"""What every objective promises."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from vaelab.models.terms import Terms
+
+
+class Objective(nn.Module):
+    """Terms and the number of batches seen -> the loss to descend, and what to log (means over the batch, in nats).
+
+    Attributes:
+        num_samples: K, the draws of z that it wants for every example while training.
+    """
+
+    num_samples: int = 1
+
+    def forward(self, terms: Terms, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """Returns the scalar loss, and the logs."""
+        raise NotImplementedError
+
+
+def bound_logs(loss: Tensor, terms: Terms) -> dict[str, Tensor | float]:
+    """Returns the figures every objective logs: its own loss beside the true, un-annealed bound and its two terms."""
+    reconstruction, kl = terms.log_px.detach().mean(), terms.kl.detach().mean()
+    return {"loss": loss.detach(), "elbo": reconstruction - kl, "reconstruction": reconstruction, "kl": kl}

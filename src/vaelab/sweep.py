@@ -1,0 +1,53 @@
+"""The table that ends a sweep."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+FIGURES = ("val/elbo", "test/elbo", "test/reconstruction", "test/kl")
+
+
+class SweepTable(Callback):
+    """Prints and saves a table of all jobs of a multirun: overrides and metrics, best validation ELBO first."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
+        """Reads what the jobs left; ends the process with exit code 1 if a job failed."""
+        directory = Path(config.hydra.sweep.dir)
+        rows = collect(directory)
+        if not rows:
+            return
+        table = Table(title=f"{len(rows)} jobs, best validation ELBO first (nats per image)", title_justify="left")
+        table.add_column("job")
+        table.add_column("overrides")
+        for name in FIGURES:
+            table.add_column(name, justify="right")
+        for row in rows:
+            figures = [f"{row[name]:.2f}" if name in row else "failed" for name in FIGURES]
+            table.add_row(row["job"], " ".join(row["overrides"]), *figures)
+        console = Console(highlight=False, soft_wrap=True)
+        console.print(table)
+        console.print(f"watch     tensorboard --logdir {directory}")
+        (directory / "sweep.json").write_text(json.dumps(rows, indent=2) + "\n")
+        if any("error" in row for row in rows):
+            raise SystemExit(1)
+
+
+def collect(directory: Path) -> list[dict[str, Any]]:
+    """Returns a row for every job below `directory`, best validation ELBO first, failed jobs last."""
+    rows: list[dict[str, Any]] = []
+    for job in sorted(p for p in directory.iterdir() if p.is_dir()):
+        if (job / "metrics.json").is_file():
+            overrides = OmegaConf.to_container(OmegaConf.load(job / "overrides.yaml"))
+            rows.append({"job": job.name, "overrides": overrides, **json.loads((job / "metrics.json").read_text())})
+        elif (job / "error.txt").is_file():
+            first, _, rest = (job / "error.txt").read_text().partition("\n")
+            rows.append({"job": job.name, "overrides": first.split(), "error": rest.strip()})
+    return sorted(rows, key=lambda row: -row.get("val/elbo", -math.inf))

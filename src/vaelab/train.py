@@ -1,0 +1,25 @@
+"""The training command: `python train.py`, `python -m vaelab.train` and `vaelab-train`.
+
+Nothing heavy is imported here, so that --help, --cfg and shell completion answer at once.
+"""
+
+from __future__ import annotations
+
+import hydra
+from omegaconf import DictConfig
+
+from vaelab.cli import CONF, run_main, task
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
+def _train(cfg: DictConfig) -> float | None:
+    return task(cfg)
+
+
+def main() -> None:
+    """Runs the command line, and ends the process with its exit code."""
+    run_main(_train)
+
+
+if __name__ == "__main__":
+    main()

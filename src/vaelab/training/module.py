@@ -1,0 +1,227 @@
+"""The LightningModule: a model, an objective and an optimizer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
+
+from vaelab.metrics import NonFiniteError, Window, weighted_means
+from vaelab.models import VAE
+from vaelab.numerics import get_rng_state, set_rng_state
+from vaelab.objectives import Objective
+from vaelab.schedules import Schedule
+
+EVALUATION_SEED = 0
+Batch = tuple[Tensor, Tensor]
+
+
+class LossNotFinite(RuntimeError):
+    """Training was stopped because a term became NaN or infinite."""
+
+
+class VAEModule(L.LightningModule):
+    """Trains a model by an objective, and reports both the objective and the true bound.
+
+    Logged, in nats per image: `train|val|test/{loss,elbo,reconstruction,kl}`; also `beta`, `lr` and `images_per_second`.
+    Training figures are collected on the device and brought to the host every `log_every_n_steps` batches. Validation
+    and test draw their noise from a fixed seed: epochs are compared on the same noise, and evaluating more or less often
+    changes no training run.
+
+    Args:
+        model: what is trained.
+        objective: what is optimised.
+        optimizer: called with the parameters.
+        lr_schedule: factor of the learning rate by batches seen; None keeps it constant.
+        plateau: instead, called with the optimizer; lowers the rate when the un-annealed `val/elbo` stops rising.
+        config: plain dictionary stored in every checkpoint, from which the model can be built again.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: VAE,
+        objective: Objective,
+        optimizer: Callable[[Iterable[Parameter]], Optimizer],
+        lr_schedule: Schedule | None = None,
+        plateau: Callable[[Optimizer], ReduceLROnPlateau] | None = None,
+        config: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.objective = objective
+        self.make_optimizer = optimizer
+        self.lr_schedule = lr_schedule
+        self.plateau = plateau
+        self.config = config or {}
+        self.batches_seen = 0
+        self.is_bound = True  # whether the figure called elbo bounds log p(x); a deterministic code has none
+        self.seconds = 0.0  # spent in training, earlier parts of a resumed run included
+        self.latest: dict[str, float] = {}  # the newest figure of every name
+        self._window = Window()
+        self._window_start = time.perf_counter()
+        self._epoch_sums: Tensor | None = None
+        self._evaluation = Window()
+        self._train_rng: dict[str, Tensor] = {}
+        self._resumed_rng: list[dict[str, Tensor]] = []
+        self._clock = time.perf_counter()
+
+    # ---- training
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Returns the loss of a batch."""
+        x, _ = batch
+        loss, logs = self.objective(self.model(x, num_samples=self.objective.num_samples), self.batches_seen)
+        self._window.add(logs, len(x))
+        self.batches_seen += 1
+        return loss
+
+    def on_train_start(self) -> None:
+        """Restores the random state of a resumed run."""
+        self._clock = self._window_start = time.perf_counter()
+        if self._resumed_rng:
+            set_rng_state(self._resumed_rng[min(self.global_rank, len(self._resumed_rng) - 1)], self.device)
+            self._resumed_rng = []
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+        """Reports every few batches and behind the last one of an epoch."""
+        last = batch_idx + 1 == self.trainer.num_training_batches
+        if last or len(self._window) >= self.trainer.log_every_n_steps:
+            self._report_window()
+        if last and self._epoch_sums is not None:
+            means = weighted_means(self._window.names, self._over_ranks(self._epoch_sums))
+            self.latest |= {f"epoch/{name}": value for name, value in means.items()}
+            self._epoch_sums = None
+
+    def _report_window(self) -> None:
+        sums = self._window_sums()
+        now = time.perf_counter()
+        figures = {f"train/{name}": value for name, value in weighted_means(self._window.names, sums).items()}
+        figures |= self._window.scalars
+        figures["lr"] = self.optimizers(use_pl_optimizer=False).param_groups[0]["lr"]
+        figures["images_per_second"] = self._window.examples * self.trainer.world_size / (now - self._window_start)
+        self._epoch_sums = sums if self._epoch_sums is None else self._epoch_sums + sums
+        self._window.clear()
+        self._window_start = now
+        self._write(figures)
+
+    def _window_sums(self) -> Tensor:
+        try:
+            return self._window.sums()
+        except NonFiniteError as error:
+            step = self.batches_seen - len(self._window) + error.offset
+            raise LossNotFinite(
+                f"training stopped at step {step} (epoch {self.current_epoch + 1}): train/{error.term} became {error.value}"
+            ) from error
+
+    # ---- evaluation
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+        """Collects the objective and the bound of a validation batch."""
+        self._evaluate(batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+        """Collects the objective and the bound of a test batch."""
+        self._evaluate(batch)
+
+    def _evaluate(self, batch: Batch) -> None:
+        x, _ = batch
+        terms = self.model(x, num_samples=self.objective.num_samples)
+        self.is_bound = terms.is_bound
+        _, logs = self.objective(terms, self.batches_seen)
+        self._evaluation.add({name: value for name, value in logs.items() if isinstance(value, Tensor)}, len(x))
+
+    def on_validation_epoch_start(self) -> None:
+        """Puts the training noise aside and seeds that of the evaluation."""
+        self._evaluation.clear()
+        self._train_rng = get_rng_state(self.device)
+        torch.manual_seed(EVALUATION_SEED + self.global_rank)
+
+    def on_validation_epoch_end(self) -> None:
+        """Reports the means over the split and goes back to the training noise."""
+        self._report_evaluation("val")
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def on_test_epoch_end(self) -> None:
+        """Reports the means over the split."""
+        self._report_evaluation("test")
+
+    def _report_evaluation(self, split: str) -> None:
+        set_rng_state(self._train_rng, self.device)
+        try:
+            sums = self._over_ranks(self._evaluation.sums())
+        except NonFiniteError as error:
+            raise LossNotFinite(
+                f"training stopped in the {split} pass after step {self.batches_seen} (epoch {self.current_epoch + 1}): "
+                f"{split}/{error.term} became {error.value}"
+            ) from error
+        figures = {f"{split}/{name}": value for name, value in weighted_means(self._evaluation.names, sums).items()}
+        for name, value in figures.items():
+            # For callbacks that monitor a figure; the loggers get it below, at the step that counts batches.
+            self.log(name, value, logger=False, rank_zero_only=False)
+        self._write(figures)
+
+    def _over_ranks(self, sums: Tensor) -> Tensor:
+        if self.trainer.world_size == 1:
+            return sums
+        dtype = torch.float32 if self.device.type == "mps" else torch.float64
+        return self.trainer.strategy.reduce(sums.to(self.device, dtype), reduce_op="sum").cpu()
+
+    def _write(self, figures: dict[str, float]) -> None:
+        self.latest |= figures
+        for logger in self.loggers:
+            logger.log_metrics({**figures, "epoch": self.current_epoch}, step=self.batches_seen)
+
+    # ---- optimizer and checkpoints
+
+    def configure_optimizers(self) -> Any:
+        """Builds the optimizer over all parameters of model and objective, and its learning-rate schedule."""
+        optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
+        scheduler: LRScheduler
+        if self.plateau is not None:
+            scheduler = self.plateau(optimizer)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val/elbo"}}
+        if self.lr_schedule is not None:
+            scheduler = LambdaLR(optimizer, self.lr_schedule)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return optimizer
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Stores what exact resumption needs beyond Lightning's own state: plain values and tensors only."""
+        sums = self._epoch_sums
+        if len(self._window):  # stopped in the middle of an epoch: its figures so far (and no checkpoint of a NaN)
+            window = self._window_sums()
+            sums = window if sums is None else sums + window
+        state = get_rng_state(self.device)
+        states = [state]
+        if self.trainer.world_size > 1:
+            states = [{}] * self.trainer.world_size
+            torch.distributed.all_gather_object(states, state)
+        now = time.perf_counter()
+        self.seconds += now - self._clock
+        self._clock = now
+        checkpoint["vaelab"] = {
+            "config": self.config,
+            "batches_seen": self.batches_seen,
+            "seconds": self.seconds,
+            "rng": states,
+            "epoch_sums": sums,
+            "latest": self.latest,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes back what `on_save_checkpoint` stored."""
+        stored = checkpoint["vaelab"]
+        self.batches_seen = stored["batches_seen"]
+        self.seconds = stored["seconds"]
+        self.latest = stored["latest"]
+        self._epoch_sums = stored["epoch_sums"]
+        self._resumed_rng = stored["rng"]
