@@ -54,7 +54,10 @@ def task(cfg: DictConfig) -> float | None:
         from vaelab.experiment import run
 
         with no_empty_directory(directory):
-            return run(cfg, directory=directory, overrides=overrides)
+            try:
+                return run(cfg, directory=directory, overrides=overrides)
+            except UserError as error:
+                raise Stopped(f"error: {error}", 1) from error  # past Hydra, which would add a line of its own
     print(f"\n[job {hydra_cfg.job.num}] {' '.join(overrides)}", flush=True)
     try:
         if str(cfg.trainer.devices) != "1":
@@ -77,7 +80,7 @@ def task(cfg: DictConfig) -> float | None:
         if stopped.exit_code != 1:
             raise
         (directory / "error.txt").write_text(f"{' '.join(overrides)}\n{stopped.message}\n")
-        print(f"error: {stopped.message}", file=sys.stderr)
+        print(stopped.message, file=sys.stderr)
         return float("nan")
 
 
@@ -108,21 +111,19 @@ def run_main(main: Callable[[], object]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hands errors through to us instead of printing them
     try:
         main()
-    except UserError as error:
-        fail(str(error))
     except Stopped as stopped:
         fail(stopped.message, stopped.exit_code)
     except KeyboardInterrupt:
         fail("interrupted before training began; nothing was saved", 130)
     except (HydraException, OmegaConfBaseException) as error:
-        fail(explain(error, sys.argv[1:]))
+        fail(f"error: {explain(error, sys.argv[1:])}")
     finally:
         os.environ.pop("HYDRA_FULL_ERROR", None)
 
 
 def fail(message: str, exit_code: int = 1) -> NoReturn:
     """Prints one sentence and ends the process."""
-    print(f"{'error: ' if exit_code == 1 else ''}{message}", file=sys.stderr)
+    print(message, file=sys.stderr)
     raise SystemExit(exit_code)
 
 

@@ -8,7 +8,7 @@ class UserError(ValueError):
 
 
 class Stopped(BaseException):
-    """A run ended before its time, by a signal or a broken loss, and its state is safe. (Nothing may swallow it.)
+    """Ends the command with a message: a mistake, a signal or a broken loss. (No Exception: nothing may swallow it.)
 
     Attributes:
         message: what to tell the user.

@@ -14,7 +14,7 @@ from torchvision.utils import make_grid
 
 from vaelab.models import VAE
 
-SMALLEST_SIDE = 28  # smaller images are enlarged by a whole factor
+SMALLEST_SIDE = 56  # smaller images are enlarged by a whole factor
 DRAWING_SEED = 0
 
 

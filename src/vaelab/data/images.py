@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+SUPPORTS = ("binary", "levels", "unit", "real")  # each holds the ones before it
 BINARIZATIONS = ("none", "dynamic", "static", "threshold")
 
 
@@ -33,12 +34,17 @@ class Images:
 
     @property
     def support(self) -> str:
-        """What values an image holds: `binary` (0 or 1), `unit` ([0, 1]) or `real`."""
+        """What values an image holds: `binary` (0 or 1), `levels` (k / scale), `unit` ([0, 1]) or `real`."""
         if not self.x.is_floating_point():
-            return "binary" if self.scale == 1 else "unit"
+            return "binary" if self.scale == 1 else "levels"
         if bool(((self.x == 0) | (self.x == 1)).all()):
             return "binary"
         return "unit" if bool(((self.x >= 0) & (self.x <= 1)).all()) else "real"
+
+    @property
+    def levels(self) -> int | None:
+        """How many grey levels k / scale there are, or None if the values are floating point."""
+        return None if self.x.is_floating_point() else self.scale + 1
 
     @property
     def num_classes(self) -> int:

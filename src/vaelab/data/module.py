@@ -10,7 +10,7 @@ import torch
 
 from vaelab.checks import one_of, positive_int
 from vaelab.data.batches import Batches
-from vaelab.data.images import BINARIZATIONS, Images, split
+from vaelab.data.images import BINARIZATIONS, SUPPORTS, Images, split
 from vaelab.data.sources import Source
 
 
@@ -97,11 +97,16 @@ class ImageDataModule(L.LightningDataModule):
 
     @property
     def support(self) -> str:
-        """What values the model is asked about: `binary`, `unit` or `real`."""
+        """What values the model is asked about: `binary`, `levels`, `unit` or `real`."""
         if self.binarize != "none":
             return "binary"
         supports = [images.support for images in self.splits.values()]
-        return max(supports, key=("binary", "unit", "real").index)
+        return max(supports, key=SUPPORTS.index)
+
+    @property
+    def levels(self) -> int | None:
+        """How many grey levels the model is asked about, or None if the values are floating point."""
+        return 2 if self.binarize != "none" else self.splits["train"].levels
 
     @property
     def moments(self) -> tuple[list[float], list[float]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -91,7 +92,11 @@ def load_data(cfg: DictConfig) -> ImageDataModule:
         raise refusal(error, cfg.data, "data") from error
     with open_dict(cfg.derived):
         cfg.derived.update(
-            x_shape=list(data.x_shape), num_classes=data.splits["train"].num_classes, mean=mean, std=std
+            x_shape=list(data.x_shape),
+            levels=data.levels,
+            num_classes=data.splits["train"].num_classes,
+            mean=mean,
+            std=std,
         )
     return data
 
@@ -170,7 +175,7 @@ def build_trainer(cfg: DictConfig, directory: Path, callbacks: list[Callback]) -
             default_root_dir=str(directory),
             enable_progress_bar=shows_progress,
         )
-    except (ValueError, RuntimeError, TypeError) as error:
+    except (ValueError, RuntimeError, TypeError, MisconfigurationException) as error:
         text = str(error)
         if "accelerator" in text.lower() or "backend" in text.lower() or "device" in text.lower():
             text += "; trainer.accelerator=auto takes what this machine has, trainer.accelerator=cpu works everywhere"

@@ -8,6 +8,7 @@ import typing
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from beartype import BeartypeConf
 from beartype.door import is_bearable
 from hydra.errors import InstantiationException
@@ -21,7 +22,14 @@ from vaelab.checks import did_you_mean
 from vaelab.errors import UserError
 
 LENIENT = BeartypeConf(is_pep484_tower=True)  # an int is a float
-TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+TYPE_NAMES = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    type(None): "null",
+    torch.Tensor: "a number",
+}
 
 
 def build(cfg: DictConfig, path: str, **partial: Any) -> Any:
@@ -78,8 +86,9 @@ def check(node: Any, path: str) -> None:
         names = [n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and n != "self"]
         allowed = {*names, *helpers(node, path)}
         for key in node:
+            full = f"{path}.{key}"
             if not str(key).startswith("_") and str(key) not in allowed and not open_ended:
-                raise UserError(f"there is no key '{path}.{key}'{did_you_mean(str(key), names)}")
+                raise UserError(f"there is no key '{full}'{did_you_mean(full, [f'{path}.{n}' for n in names])}")
     for key in node:
         full = f"{path}.{key}"
         if OmegaConf.is_missing(node, key):

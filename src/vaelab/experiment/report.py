@@ -18,7 +18,8 @@ def print_start(cfg: DictConfig, parts: Parts, directory: Path, *, resumed: Path
     data, sizes = parts.data, parts.parameters()
     splits = ", ".join(f"{len(images):,} {name}" for name, images in data.splits.items())
     channels, height, width = data.x_shape
-    print(f"data   {height}x{width}x{channels}, {splits}; values are {data.support}")
+    values = f"{data.levels} grey levels in [0, 1]" if data.support == "levels" else f"{data.support}"
+    print(f"data   {height}x{width}x{channels}, {splits}; values are {values}")
     print(
         f"model  latent {'x'.join(map(str, parts.model.latent_shape))}, "
         f"{sizes['encoder']:,} + {sizes['decoder']:,} parameters (encoder + decoder)"

@@ -104,7 +104,7 @@ def finish(cfg: DictConfig, parts: Parts, directory: Path) -> float:
             logger.log_hyperparams(flat(cfg), chosen)
         logger.finalize("success")
     write_json(directory / "metrics.json", metrics)
-    print_summary(metrics, directory, pictures, is_bound=module.is_bound, grey=parts.data.support == "unit")
+    print_summary(metrics, directory, pictures, is_bound=module.is_bound, grey=parts.data.support in ("levels", "unit"))
     return figures.get("val/elbo", math.nan)
 
 
@@ -137,7 +137,7 @@ def advice(error: LossNotFinite, directory: Path) -> str:
     """Says what broke, what is left and what may help."""
     last = directory / LAST
     left = f"the last good checkpoint is {last}" if last.is_file() else "no epoch was finished, so there is no checkpoint"
-    return f"{error}; {left}; a lower optimizer.lr or trainer.gradient_clip_val=1 may help"
+    return f"error: {error}; {left}; a lower optimizer.lr or trainer.gradient_clip_val=1 may help"
 
 
 def quieten() -> None:

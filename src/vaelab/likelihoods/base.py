@@ -7,8 +7,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-# What values a data set may hold. `binary`: 0 or 1; `unit`: [0, 1]; `real`: any number.
-SUPPORTS = ("binary", "unit", "real")
+# What values a data set may hold. `binary`: 0 or 1; `levels`: k / (L - 1) for k = 0 ... L - 1, such as 8-bit grey;
+# `unit`: any number in [0, 1]; `real`: any number.
 
 
 class Likelihood(nn.Module):

@@ -32,7 +32,7 @@ class GaussianLikelihood(Likelihood):
         ValueError: for an unknown `scale` or a `sigma` that is not above 0.
     """
 
-    supports = ("binary", "unit", "real")
+    supports = ("binary", "levels", "unit", "real")
     remedy = ""
     log_sigma: Tensor
     running_variance: Tensor

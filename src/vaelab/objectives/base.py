@@ -21,7 +21,13 @@ class Objective(nn.Module):
         raise NotImplementedError
 
 
-def bound_logs(loss: Tensor, terms: Terms) -> dict[str, Tensor | float]:
-    """Returns the figures every objective logs: its own loss beside the true, un-annealed bound and its two terms."""
-    reconstruction, kl = terms.log_px.detach().mean(), terms.kl.detach().mean()
-    return {"loss": loss.detach(), "elbo": reconstruction - kl, "reconstruction": reconstruction, "kl": kl}
+def bound_logs(loss: Tensor, log_px: Tensor, kl: Tensor) -> dict[str, Tensor | float]:
+    """Returns what every objective logs: its own loss beside the true, un-annealed bound and its two terms.
+
+    Args:
+        loss: what is descended, ().
+        log_px: mean of log p(x|z) over draws and examples, in nats, ().
+        kl: mean of KL(q(z|x) || p(z)), in nats, ().
+    """
+    log_px, kl = log_px.detach(), kl.detach()
+    return {"loss": loss.detach(), "elbo": log_px - kl, "reconstruction": log_px, "kl": kl}

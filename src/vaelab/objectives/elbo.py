@@ -35,5 +35,6 @@ class ELBO(Objective):
     def forward(self, terms: Terms, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Returns the weighted loss, and the logs with the weight `beta` that was in force."""
         beta = self.beta * self.schedule(step)
-        loss = beta * terms.kl.mean() - terms.log_px.mean()
-        return loss, {**bound_logs(loss, terms), "beta": beta}
+        log_px, kl = terms.log_px.mean(), terms.kl.mean()
+        loss = beta * kl - log_px
+        return loss, {**bound_logs(loss, log_px, kl), "beta": beta}
