@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 FIGURES = ("val/elbo", "test/elbo", "test/reconstruction", "test/kl")
+PLAIN_WIDTH = 160  # of the table where no terminal limits it
 
 
 class SweepTable(Callback):
@@ -24,15 +25,19 @@ class SweepTable(Callback):
         rows = collect(directory)
         if not rows:
             return
-        table = Table(title=f"{len(rows)} jobs, best validation ELBO first (nats per image)", title_justify="left")
+        common = set.intersection(*(set(row["overrides"]) for row in rows))
+        title = f"{len(rows)} jobs, best validation ELBO first (nats per image)"
+        table = Table(title=f"{title}; all with {' '.join(sorted(common))}" if common else title, title_justify="left")
         table.add_column("job")
         table.add_column("overrides")
         for name in FIGURES:
             table.add_column(name, justify="right")
         for row in rows:
             figures = [f"{row[name]:.2f}" if name in row else "failed" for name in FIGURES]
-            table.add_row(row["job"], " ".join(row["overrides"]), *figures)
+            table.add_row(row["job"], " ".join(o for o in row["overrides"] if o not in common), *figures)
         console = Console(highlight=False, soft_wrap=True)
+        if not console.is_terminal:
+            console = Console(highlight=False, soft_wrap=True, width=PLAIN_WIDTH)
         console.print(table)
         console.print(f"watch     tensorboard --logdir {directory}")
         (directory / "sweep.json").write_text(json.dumps(rows, indent=2) + "\n")

@@ -58,6 +58,10 @@ class EpochLines(L.Callback):
         self.lines = lines
         self._start = 0.0
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+        """Starts the clock; a run resumed in the middle of an epoch has no other start."""
+        self._start = time.perf_counter()
+
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
         """Starts the clock of the epoch."""
         self._start = time.perf_counter()

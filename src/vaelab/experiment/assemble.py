@@ -11,6 +11,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins import MixedPrecision
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
@@ -94,6 +95,7 @@ def load_data(cfg: DictConfig) -> ImageDataModule:
         cfg.derived.update(
             x_shape=list(data.x_shape),
             levels=data.levels,
+            train_size=len(data.splits["train"]),
             num_classes=data.splits["train"].num_classes,
             mean=mean,
             std=std,
@@ -142,20 +144,14 @@ def build_callbacks(cfg: DictConfig, directory: Path, *, interactive: bool) -> l
     for name in ("early_stopping", "weight_averaging"):
         if cfg[name]:
             callbacks.append(build(cfg[name], name))
-    folder = directory / BEST.parent
-    best = ModelCheckpoint(
-        dirpath=folder,
-        filename=BEST.stem,
-        monitor="val/elbo",
-        mode="max",
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-        auto_insert_metric_name=False,
-    )
-    last = ModelCheckpoint(
-        dirpath=folder, filename=LAST.stem, save_on_train_epoch_end=True, enable_version_counter=False
-    )
-    return [*callbacks, best, last]
+    options: dict[str, Any] = {
+        "dirpath": directory / LAST.parent,
+        "save_on_train_epoch_end": True,
+        "enable_version_counter": False,
+    }
+    if cfg.trainer.limit_val_batches:
+        callbacks.append(ModelCheckpoint(filename=BEST.stem, monitor="val/elbo", mode="max", **options))
+    return [*callbacks, ModelCheckpoint(filename=LAST.stem, **options)]
 
 
 def build_loggers(cfg: DictConfig) -> list[Logger]:
@@ -165,21 +161,26 @@ def build_loggers(cfg: DictConfig) -> list[Logger]:
 
 def build_trainer(cfg: DictConfig, directory: Path, callbacks: list[Callback]) -> L.Trainer:
     """Builds the Trainer; its own complaints become one sentence."""
+    loggers = build_loggers(cfg)
     make = build(cfg.trainer, "trainer", _partial_=True)
     shows_progress = any(isinstance(c, ProgressBar) for c in callbacks)
     try:
-        return make(
+        trainer: L.Trainer = make(
             callbacks=callbacks,
-            logger=build_loggers(cfg) or False,
+            logger=loggers or False,
             plugins=[AtomicCheckpointIO()],
             default_root_dir=str(directory),
             enable_progress_bar=shows_progress,
         )
     except (ValueError, RuntimeError, TypeError, MisconfigurationException) as error:
-        text = str(error)
+        text = str(error).rstrip(".! ")
         if "accelerator" in text.lower() or "backend" in text.lower() or "device" in text.lower():
             text += "; trainer.accelerator=auto takes what this machine has, trainer.accelerator=cpu works everywhere"
         raise refusal(ValueError(text), cfg.trainer, "trainer") from error
+    mixed = isinstance(trainer.precision_plugin, MixedPrecision)
+    if mixed and cfg.trainer.gradient_clip_val and cfg.optimizer.get("fused"):
+        raise UserError("a fused optimizer cannot clip gradients in mixed precision; add optimizer.fused=false")
+    return trainer
 
 
 def steps_per_epoch(data: ImageDataModule, trainer: L.Trainer) -> int:

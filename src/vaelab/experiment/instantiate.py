@@ -60,7 +60,8 @@ def refusal(error: BaseException, cfg: DictConfig, path: str) -> BaseException:
     if isinstance(error, UserError):
         return error
     if isinstance(error, ModuleNotFoundError):
-        return UserError(f"{path} needs the package {error.name}, which is not installed; pip install {error.name}")
+        what = error.name or " ".join(str(error).split())
+        return UserError(f"{path} needs a package that is not installed ({what}); install it with pip")
     if not isinstance(error, (ValueError, MisconfigurationException)):
         return error
     text = " ".join(str(error).split())
@@ -125,6 +126,8 @@ def describe(hint: Any) -> str:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(dict.fromkeys(describe(a) for a in arguments))
+    if origin is typing.Literal:
+        return "one of " + ", ".join(map(str, arguments))
     if origin is not None and inspect.isclass(origin) and issubclass(origin, Sequence):
         return f"a list (each entry {describe(arguments[0])})" if arguments else "a list"
     return getattr(hint, "__name__", str(hint))

@@ -30,6 +30,7 @@ IRRELEVANT = (
     ".*exists and is not empty.*",
     ".*`isinstance.treespec, LeafSpec.` is deprecated.*",
     ".*GPU available but not used.*",
+    ".*recommended to use `self.log.*sync_dist.*",
     ".*lr_scheduler.step.*before.*optimizer.step.*",
 )
 

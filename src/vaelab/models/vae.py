@@ -77,7 +77,7 @@ class VAE(nn.Module):
         """
         q = self._posterior(x)
         z = q.rsample((num_samples,))  # (K, B, *latent_shape)
-        params = self.decoder(z.flatten(0, 1)).unflatten(0, z.shape[:2])
+        params = self.decoder(z.flatten(0, 1).to(self.dtype)).unflatten(0, z.shape[:2])
         return Terms(log_px=self.likelihood.log_prob(params, x), latents=(Latent(z=z, q=q, p=self.prior()),))
 
     def encode(self, x: Tensor) -> Distribution:

@@ -89,6 +89,8 @@ class VAEModule(L.LightningModule):
         if self._resumed_rng:
             set_rng_state(self._resumed_rng[min(self.global_rank, len(self._resumed_rng) - 1)], self.device)
             self._resumed_rng = []
+        elif self.trainer.world_size > 1:
+            torch.manual_seed(torch.initial_seed() + self.global_rank)  # other noise on every device
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         """Reports every few batches and behind the last one of an epoch."""
@@ -166,8 +168,11 @@ class VAEModule(L.LightningModule):
         figures = {f"{split}/{name}": value for name, value in weighted_means(self._evaluation.names, sums).items()}
         for name, value in figures.items():
             # For callbacks that monitor a figure; the loggers get it below, at the step that counts batches.
-            self.log(name, value, logger=False, rank_zero_only=False)
-        self._write(figures)
+            self.log(name, value, logger=False)
+        if split == "val" and self.trainer.state.fn != "fit":
+            self.latest |= figures  # of the best weights, after training: no point of the curve
+        else:
+            self._write(figures)
 
     def _over_ranks(self, sums: Tensor) -> Tensor:
         if self.trainer.world_size == 1:
