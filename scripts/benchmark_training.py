@@ -5,8 +5,9 @@ Times training epochs of one network (784-400-20, Adam, batch 128, 55,000 images
   (f) the same with the fused Adam that vaelab uses,
   (b) the full Lightning run with logging, progress bar, pictures and checkpoints,
   (c) the tutorial pipeline: torchvision's MNIST, ToTensor, DataLoader, and the bare loop.
-The best epoch of each counts, because other work on a machine only ever slows things down. An epoch of (b) lasts from its
-first hook to its last, checkpoints included, less its validation pass and the pictures drawn there: (a) and (c) have none.
+The best epoch of each counts, because other work on a machine only ever slows things down. An epoch of (b) lasts from
+its first hook to its last, checkpoints included, less its validation pass and the pictures drawn there: the others have
+none.
 """
 
 from __future__ import annotations
@@ -36,7 +37,11 @@ class Bare(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.hidden, self.mean, self.log_var = torch.nn.Linear(784, 400), torch.nn.Linear(400, 20), torch.nn.Linear(400, 20)
+        self.hidden, self.mean, self.log_var = (
+            torch.nn.Linear(784, 400),
+            torch.nn.Linear(400, 20),
+            torch.nn.Linear(400, 20),
+        )
         self.back, self.out = torch.nn.Linear(20, 400), torch.nn.Linear(400, 784)
 
     def loss(self, x: torch.Tensor) -> torch.Tensor:
@@ -124,7 +129,9 @@ def main() -> None:
     parser.add_argument("--root", type=Path, help="folder that holds MNIST/raw (default: random bytes)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, help="CPU threads (default: as torch chooses)")
-    parser.add_argument("overrides", nargs="*", help="further overrides of the full run, for example optimizer.fused=true")
+    parser.add_argument(
+        "overrides", nargs="*", help="further overrides of the full run, for example optimizer.fused=true"
+    )
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -139,7 +146,10 @@ def main() -> None:
     images = parts.data.splits["train"].x.to(device)
     times: dict[str, list[float]] = {name: [] for name in "afbc"}
     models = {name: Bare().to(device) for name in "afc"}
-    optimizers = {name: torch.optim.Adam(model.parameters(), lr=1e-3, fused=True if name == "f" else None) for name, model in models.items()}
+    optimizers = {
+        name: torch.optim.Adam(model.parameters(), lr=1e-3, fused=True if name == "f" else None)
+        for name, model in models.items()
+    }
     for i in range(options.rounds):
         times["a"].append(bare_epoch(models["a"], optimizers["a"], images))
         times["f"].append(bare_epoch(models["f"], optimizers["f"], images))
@@ -147,9 +157,12 @@ def main() -> None:
         parts.trainer.fit(parts.module, datamodule=parts.data)
         times["b"].append(timer.seconds)
         times["c"].append(tutorial_epoch(models["c"], optimizers["c"], loader, device))
-        print(f"round {i + 1}: (b)/(a) {times['b'][-1] / times['a'][-1]:.2f}  (c)/(b) {times['c'][-1] / times['b'][-1]:.2f}")
+        a, b, c = (times[name][-1] for name in "abc")
+        print(f"round {i + 1}: (b)/(a) {b / a:.2f}  (c)/(b) {c / b:.2f}")
     best = {name: min(values) for name, values in times.items()}
-    print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, best of {options.rounds} epochs each")
+    print(
+        f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, best of {options.rounds} epochs each"
+    )
     print(f"(b)/(a) full run / bare loop          {best['b'] / best['a']:.2f}")
     print(f"(b)/(f) full run / bare loop, fused   {best['b'] / best['f']:.2f}")
     print(f"(c)/(b) tutorial pipeline / full run  {best['c'] / best['b']:.2f}")

@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterable, Sequence
 
 
-
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Returns `"; did you mean 'x'?"` for the nearest of `choices`, or an empty string when none is near."""
     near = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)

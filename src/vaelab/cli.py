@@ -84,7 +84,7 @@ def task(cfg: DictConfig) -> float | None:
         return float("nan")
 
 
-class no_empty_directory:  # noqa: N801
+class no_empty_directory:
     """Removes `directory`, and folders above it up to the working directory, if the block leaves them empty."""
 
     def __init__(self, directory: Path) -> None:

@@ -22,7 +22,7 @@ class Constant(Schedule):
     def __init__(self, *, value: float = 1.0) -> None:
         self.value = value
 
-    def __call__(self, step: int) -> float:  # noqa: ARG002
+    def __call__(self, step: int) -> float:
         """Returns `value`."""
         return self.value
 

@@ -19,7 +19,7 @@ PLAIN_WIDTH = 160  # of the table where no terminal limits it
 class SweepTable(Callback):
     """Prints and saves a table of all jobs of a multirun: overrides and metrics, best validation ELBO first."""
 
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Reads what the jobs left; ends the process with exit code 1 if a job failed."""
         directory = Path(config.hydra.sweep.dir)
         rows = collect(directory)

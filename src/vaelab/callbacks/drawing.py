@@ -60,7 +60,9 @@ def latent_scatter(model: VAE, x: Tensor, y: Tensor) -> Tensor:
     z = torch.cat([model.encode(part).mean.cpu() for part in x.split(1000)]).float().numpy()
     figure = Figure(figsize=(7, 6), dpi=100)
     axes = figure.add_subplot()
-    points = axes.scatter(z[:, 0], z[:, 1], c=y.cpu().numpy(), s=4, cmap="tab10" if int(y.max()) < 10 else "nipy_spectral")
+    points = axes.scatter(
+        z[:, 0], z[:, 1], c=y.cpu().numpy(), s=4, cmap="tab10" if int(y.max()) < 10 else "nipy_spectral"
+    )
     axes.set(xlabel="$z_1$", ylabel="$z_2$", title="posterior means", aspect="equal")
     figure.colorbar(points, ax=axes, label="label")
     return rendered(figure)
@@ -71,7 +73,11 @@ def kl_bars(kl: Tensor) -> Tensor:
     figure = Figure(figsize=(7, 3.5), dpi=100)
     axes = figure.add_subplot()
     axes.bar(range(len(kl)), kl.sort(descending=True).values.cpu().numpy())
-    axes.set(xlabel="latent dimension, by rank", ylabel="KL (nats)", title=f"KL by dimension, {float(kl.sum()):.2f} nats in all")
+    axes.set(
+        xlabel="latent dimension, by rank",
+        ylabel="KL (nats)",
+        title=f"KL by dimension, {float(kl.sum()):.2f} nats in all",
+    )
     return rendered(figure)
 
 

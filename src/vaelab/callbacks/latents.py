@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import lightning as L
 import torch
 from lightning.pytorch.loggers import CSVLogger
@@ -27,7 +29,7 @@ class LatentMonitor(L.Callback):
         self.max_dimensions = max_dimensions
 
     @torch.no_grad()
-    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Computes and logs the KL by dimension."""
         if trainer.state.fn != "fit" or not trainer.is_global_zero or trainer.sanity_checking or not trainer.loggers:
             return

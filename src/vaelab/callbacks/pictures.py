@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 from PIL import Image
@@ -30,9 +31,14 @@ class Pictures(L.Callback):
         self.every_n_epochs = every_n_epochs
         self.scatter_images = scatter_images
 
-    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Draws from the validation images."""
-        if trainer.state.fn != "fit" or not trainer.is_global_zero or trainer.sanity_checking or not self.every_n_epochs:
+        if (
+            trainer.state.fn != "fit"
+            or not trainer.is_global_zero
+            or trainer.sanity_checking
+            or not self.every_n_epochs
+        ):
             return
         if (trainer.current_epoch + 1) % self.every_n_epochs == 0 and any(trainer.loggers):
             images = trainer.datamodule.splits["val"]  # type: ignore[attr-defined]

@@ -24,7 +24,7 @@ class ProgressBar(TQDMProgressBar):
     def __init__(self, *, refresh_rate: int = 20) -> None:
         super().__init__(refresh_rate=refresh_rate)
 
-    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:  # noqa: ARG002
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         """Returns the newest training figures, and the validation ELBO."""
         latest: dict[str, float] = getattr(pl_module, "latest", {})
         shown = {short: f"{latest[f'train/{name}']:.1f}" for name, short in SHOWN.items() if f"train/{name}" in latest}
@@ -58,11 +58,11 @@ class EpochLines(L.Callback):
         self.lines = lines
         self._start = 0.0
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Starts the clock; a run resumed in the middle of an epoch has no other start."""
         self._start = time.perf_counter()
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Starts the clock of the epoch."""
         self._start = time.perf_counter()
 

@@ -69,7 +69,7 @@ class ImageDataModule(L.LightningDataModule):
         self.keep_on = one_of("data.device", device, ("auto", "cpu"))
         self.splits: dict[str, Images] = {}
 
-    def setup(self, stage: str | None = None) -> None:  # noqa: ARG002
+    def setup(self, stage: str | None = None) -> None:
         """Reads and splits the data, once."""
         if self.splits:
             return

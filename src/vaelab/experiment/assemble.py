@@ -122,6 +122,7 @@ def build_module(cfg: DictConfig, data: ImageDataModule) -> VAEModule:
         optimizer=optimizer,
         lr_schedule=schedule if isinstance(schedule, Schedule) and not isinstance(schedule, Constant) else None,
         plateau=None if isinstance(schedule, Schedule) else schedule,
+        log_every_n_steps=cfg.trainer.log_every_n_steps,
         config=stored_config(cfg),
     )
     if cfg.compile:
@@ -133,7 +134,9 @@ def stored_config(cfg: DictConfig) -> dict[str, Any]:
     """Returns what a checkpoint keeps of the configuration: plain values, enough to build the model again."""
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
-    return {str(key): plain[key] for key in ("model", "data", "objective", "optimizer", "lr_schedule", "seed", "derived")}
+    return {
+        str(key): plain[key] for key in ("model", "data", "objective", "optimizer", "lr_schedule", "seed", "derived")
+    }
 
 
 def build_callbacks(cfg: DictConfig, directory: Path, *, interactive: bool) -> list[Callback]:

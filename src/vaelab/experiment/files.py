@@ -35,5 +35,10 @@ def write_config(directory: Path, cfg: DictConfig, overrides: Sequence[str], dev
     write_text(directory / HYDRA_CONFIG, OmegaConf.to_yaml(cfg))
     write_text(directory / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
     write_text(directory / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
-    versions = {"python": platform.python_version(), "platform": platform.platform(), "device": device, "seed": cfg.seed}
+    versions = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": device,
+        "seed": cfg.seed,
+    }
     write_json(directory / "versions.json", {**versions, **{name: metadata.version(name) for name in PACKAGES}})

@@ -45,10 +45,10 @@ def build(cfg: DictConfig, path: str, **partial: Any) -> Any:
     """
     check(cfg, path)
     try:
-        plain = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
-        for key in helpers(cfg, path):
-            del plain[key]
-        return hydra_instantiate(plain, _convert_="all", **partial)
+        plain = OmegaConf.to_container(cfg, resolve=True)
+        assert isinstance(plain, dict)
+        own = {key: value for key, value in plain.items() if key not in helpers(cfg, path)}
+        return hydra_instantiate(own, _convert_="all", **partial)
     except InstantiationException as error:
         raise refusal(error.__cause__ or error, cfg, path) from error
     except OmegaConfBaseException as error:
@@ -84,21 +84,23 @@ def check(node: Any, path: str) -> None:
     if (target := node.get("_target_")) is not None:
         parameters, hints = signature(target, path)
         open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-        names = [n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and n != "self"]
+        names = [
+            n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and n != "self"
+        ]
         allowed = {*names, *helpers(node, path)}
-        for key in node:
+        for key in map(str, node):
             full = f"{path}.{key}"
-            if not str(key).startswith("_") and str(key) not in allowed and not open_ended:
+            if not key.startswith("_") and key not in allowed and not open_ended:
                 raise UserError(f"there is no key '{full}'{did_you_mean(full, [f'{path}.{n}' for n in names])}")
-    for key in node:
+    for key in map(str, node):
         full = f"{path}.{key}"
         if OmegaConf.is_missing(node, key):
             raise UserError(f"{full} must be given: {full}=VALUE")
         value = node[key]
         check(value, full)
-        if key in hints and not _fits(value, hints[str(key)]):
+        if key in hints and not _fits(value, hints[key]):
             shown = OmegaConf.to_container(value) if isinstance(value, (DictConfig, ListConfig)) else value
-            raise UserError(f"{full} must be {describe(hints[str(key)])}, but is {shown!r}")
+            raise UserError(f"{full} must be {describe(hints[key])}, but is {shown!r}")
 
 
 def signature(target: str, path: str) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
@@ -148,4 +150,4 @@ def _fits(value: Any, hint: Any) -> bool:
 def helpers(node: DictConfig, path: str) -> list[str]:
     """Returns the keys that exist only for deeper entries to refer to, as `data.path` does for `data.source.path`."""
     raw = str(OmegaConf.to_container(node, resolve=False))
-    return [str(key) for key in node if f"${{{path}.{key}}}" in raw]
+    return [key for key in map(str, node) if f"${{{path}.{key}}}" in raw]

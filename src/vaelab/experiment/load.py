@@ -17,8 +17,8 @@ from vaelab.models import VAE
 def load(path: str | Path, *, device: str | torch.device = "cpu", trusted: Sequence[str] = ()) -> VAE:
     """Rebuilds a trained model from a run directory (its best weights) or from a checkpoint file.
 
-    A checkpoint holds tensors and plain values only and is read as such; of the classes that it names, only vaelab's own
-    are built.
+    A checkpoint holds tensors and plain values only and is read as such; of the classes that it names, only vaelab's
+    own are built.
 
     Args:
         path: the run directory or the .ckpt file.
@@ -37,7 +37,9 @@ def load(path: str | Path, *, device: str | torch.device = "cpu", trusted: Seque
     assert isinstance(cfg, DictConfig)
     for target in _targets(checkpoint["vaelab"]["config"]["model"]):
         if target.split(".")[0] not in ("vaelab", *trusted):
-            raise UserError(f"{file} asks to build {target}; if you trust it, load(..., trusted=['{target.split('.')[0]}'])")
+            raise UserError(
+                f"{file} asks to build {target}; if you trust it, load(..., trusted=['{target.split('.')[0]}'])"
+            )
     model: VAE = build(cfg, "model")
     prefix = "model."
     weights = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}

@@ -47,9 +47,13 @@ def print_summary(
     if not is_bound:
         console.print("A deterministic code has no ELBO: what stands in its place is the reconstruction term alone.")
     elif grey:
-        console.print("Grey values were scored as they are: compare with figures of grey data only, not of binarised data.")
+        console.print(
+            "Grey values were scored as they are: compare with figures of grey data only, not of binarised data."
+        )
     minutes, seconds = divmod(metrics["seconds"], 60)
-    console.print(f"{int(metrics['epochs'])} epochs, {int(metrics['steps'])} steps in {int(minutes)} min {seconds:.1f} s")
+    console.print(
+        f"{int(metrics['epochs'])} epochs, {int(metrics['steps'])} steps in {int(minutes)} min {seconds:.1f} s"
+    )
     console.print(f"run       {directory}")
     console.print(f"pictures  {', '.join(p.name for p in pictures)}")
     console.print(f"watch     tensorboard --logdir {directory}")

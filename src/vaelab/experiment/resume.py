@@ -37,8 +37,8 @@ def resumed(cfg: DictConfig, directory: Path, overrides: Sequence[str]) -> DictC
             continue
         if not any(key == free or key.startswith(f"{free}.") for free in FREE):
             raise UserError(
-                f"resume continues a run as it was, and {override.input_line} would change it; leave it out, or start a "
-                f"new run (what may change: {', '.join(FREE)})"
+                f"resume continues a run as it was, and {override.input_line} would change it; leave it out, or start "
+                f"a new run (what may change: {', '.join(FREE)})"
             )
         with open_dict(stored):
             OmegaConf.update(stored, key, OmegaConf.select(cfg, key), merge=False)

@@ -51,7 +51,9 @@ def run(cfg: DictConfig, *, directory: Path, overrides: Sequence[str]) -> float:
         checkpoint = find_checkpoint(Path(cfg.resume), LAST.name)
         cfg = resumed(cfg, directory, overrides)
     elif (directory / LAST).exists():
-        raise UserError(f"{directory} already holds a run; continue it with resume={directory}, or choose another directory")
+        raise UserError(
+            f"{directory} already holds a run; continue it with resume={directory}, or choose another directory"
+        )
     parts = assemble(cfg, directory, interactive=sys.stderr.isatty())
     if checkpoint is not None:
         check_resumable(parts, checkpoint, directory)
@@ -101,7 +103,9 @@ def finish(cfg: DictConfig, parts: Parts, directory: Path) -> float:
     pictures = parts.pictures.save(parts.model, parts.data.splits["test"], directory)
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            chosen = {f"best/{name.replace('/', '_')}": figures[name] for name in ("val/elbo", "test/elbo") if name in figures}
+            chosen = {
+                f"best/{name.replace('/', '_')}": figures[name] for name in ("val/elbo", "test/elbo") if name in figures
+            }
             logger.log_hyperparams(flat(cfg), chosen)
         logger.finalize("success")
     write_json(directory / "metrics.json", metrics)
@@ -115,7 +119,9 @@ def check_resumable(parts: Parts, checkpoint: Path, directory: Path) -> None:
     mine, theirs = parts.module.config["derived"], stored["vaelab"]["config"]["derived"]
     for name in ("x_shape", "num_classes", "mean", "std"):
         if mine[name] != theirs[name]:
-            raise UserError(f"the data has changed since {checkpoint} was written: {name} was {theirs[name]}, is {mine[name]}")
+            raise UserError(
+                f"the data has changed since {checkpoint} was written: {name} was {theirs[name]}, is {mine[name]}"
+            )
     epochs = parts.trainer.max_epochs
     if (directory / "metrics.json").is_file() and epochs is not None and 0 < epochs <= stored["epoch"] + 1:
         raise UserError(
@@ -137,7 +143,9 @@ def interrupted(stop: Interrupted, directory: Path) -> Stopped:
 def advice(error: LossNotFinite, directory: Path) -> str:
     """Says what broke, what is left and what may help."""
     last = directory / LAST
-    left = f"the last good checkpoint is {last}" if last.is_file() else "no epoch was finished, so there is no checkpoint"
+    left = (
+        f"the last good checkpoint is {last}" if last.is_file() else "no epoch was finished, so there is no checkpoint"
+    )
     return f"error: {error}; {left}; a lower optimizer.lr or trainer.gradient_clip_val=1 may help"
 
 

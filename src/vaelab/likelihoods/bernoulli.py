@@ -18,7 +18,7 @@ class BernoulliLikelihood(Likelihood):
     """
 
     supports = ("binary", "levels", "unit")
-    remedy = "use data with values in [0, 1] (data.normalize=standard changes only what the encoder sees), or model/likelihood=gaussian"
+    remedy = "rescale it to [0, 1] (data.normalize=standard then serves the encoder), or use model/likelihood=gaussian"
 
     def forward(self, params: Tensor) -> Independent:
         """Maps logits (B, C, H, W) to Bernoulli(sigmoid(logits))."""

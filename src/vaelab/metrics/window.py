@@ -55,7 +55,7 @@ class Window:
         self.scalars.update({name: value for name, value in logs.items() if not isinstance(value, Tensor)})
 
     def sums(self) -> Tensor:
-        """Returns the sums over examples of every term and, last, the number of examples: (T + 1,), float64, on the host.
+        """Returns the sum of every term over the examples and, last, their number: (T + 1,), float64, on the host.
 
         Raises:
             NonFiniteError: naming the first batch and term that is NaN or infinite.

@@ -1,4 +1,4 @@
-"""What a model hands to an objective: per-example log-probabilities in nats, never negated, never summed over the batch."""
+"""What a model hands to an objective: log-probabilities in nats, never negated, never summed over the batch."""
 
 from __future__ import annotations
 

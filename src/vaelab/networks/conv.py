@@ -88,9 +88,7 @@ class ConvEncoder(Encoder):
         one_of("downsample", downsample, ("conv", "pool"))
         if not channels:
             raise ValueError("channels needs at least one stage, for example channels=[32,64]")
-        sizes = stage_sizes(
-            self.in_shape[1:], stages=len(channels), kernel=kernel, stride=stride, resample=downsample
-        )
+        sizes = stage_sizes(self.in_shape[1:], stages=len(channels), kernel=kernel, stride=stride, resample=downsample)
         layers: list[nn.Module] = []
         for c_in, c_out in zip((self.in_shape[0], *channels), channels, strict=False):
             if downsample == "conv":
@@ -131,7 +129,7 @@ class ConvDecoder(Decoder):
         dropout: probability of dropping a channel (or a dense unit), in [0, 1).
 
     Raises:
-        ValueError: for an image too small for so many stages, a latent map of another size, or a value outside its range.
+        ValueError: for an image too small for its stages, a latent map of another size, or a value outside its range.
     """
 
     def __init__(
@@ -167,9 +165,12 @@ class ConvDecoder(Decoder):
         for i, (c_in, c_out) in enumerate(zip((channels[0], *channels), channels, strict=False)):
             if upsample == "conv":
                 pad = (kernel - 1) // 2
-                lost = [new - ((n - 1) * stride - 2 * pad + kernel) for n, new in zip(sizes[i], sizes[i + 1], strict=True)]
+                height, width = (
+                    after - ((before - 1) * stride - 2 * pad + kernel)
+                    for before, after in zip(sizes[i], sizes[i + 1], strict=True)
+                )
                 conv: nn.Module = nn.ConvTranspose2d(
-                    c_in, c_out, kernel, stride=stride, padding=pad, output_padding=tuple(lost)
+                    c_in, c_out, kernel, stride=stride, padding=pad, output_padding=(height, width)
                 )
             else:
                 layers.append(nn.Upsample(size=sizes[i + 1], mode="nearest"))

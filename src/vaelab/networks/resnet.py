@@ -1,4 +1,4 @@
-"""Residual encoder and decoder (He et al. 2016, "Identity mappings in deep residual networks", pre-activation blocks)."""
+"""Residual networks of pre-activation blocks (He et al. 2016, "Identity mappings in deep residual networks")."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class ResNetDecoder(Decoder):
         dropout: probability of dropping a channel, in [0, 1).
 
     Raises:
-        ValueError: for an image too small for so many stages, a latent map of another size, or a value outside its range.
+        ValueError: for an image too small for its stages, a latent map of another size, or a value outside its range.
     """
 
     def __init__(

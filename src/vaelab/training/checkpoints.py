@@ -16,7 +16,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     (Lightning's own writer builds the file in the system's temporary folder and copies it across file systems.)
     """
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:  # noqa: ARG002
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Saves `checkpoint` at `path`."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -63,41 +63,43 @@ class GracefulStop(L.Callback):
             for signum in self.SIGNALS:
                 signal.signal(signum, self._handle)
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Takes the signals back from the Trainer, which installs handlers of its own whenever it starts."""
         self._install()
 
-    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Takes the signals back from the Trainer."""
         self._install()
 
-    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Takes the signals back from the Trainer."""
         self._install()
 
-    def on_test_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:  # noqa: ARG002
+    def on_test_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         """Stops; the training is finished and saved."""
         if signum := self._agreed(trainer):
             raise Interrupted(signum, self.path)
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002, E501
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Saves and stops, except behind the last batch of an epoch, whose own checkpoint follows at once."""
         last = batch_idx + 1 == trainer.num_training_batches
         if not last and (signum := self._agreed(trainer)):
             trainer.save_checkpoint(self.path)
             raise Interrupted(signum, self.path)
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Stops before another epoch begins; the checkpoint of the last one holds everything."""
         if signum := self._agreed(trainer):
             raise Interrupted(signum, self.path if self.path.exists() else None)
 
-    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Stops if a signal came after the last batch."""
         if signum := self._agreed(trainer):
             raise Interrupted(signum, self.path)
 
-    def _handle(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self._received is not None:
             raise Interrupted(signum, self.path if self.path.exists() else None)
         self._received = signum

@@ -30,10 +30,10 @@ class LossNotFinite(RuntimeError):
 class VAEModule(L.LightningModule):
     """Trains a model by an objective, and reports both the objective and the true bound.
 
-    Logged, in nats per image: `train|val|test/{loss,elbo,reconstruction,kl}`; also `beta`, `lr` and `images_per_second`.
-    Training figures are collected on the device and brought to the host every `log_every_n_steps` batches. Validation
-    and test draw their noise from a fixed seed: epochs are compared on the same noise, and evaluating more or less often
-    changes no training run.
+    Logged, in nats per image: `train|val|test/{loss,elbo,reconstruction,kl}`; also `beta`, `lr` and
+    `images_per_second`. Training figures are collected on the device and brought to the host every `log_every_n_steps`
+    batches. Validation and test draw their noise from a fixed seed: epochs are compared on the same noise, and
+    evaluating more or less often changes no training run.
 
     Args:
         model: what is trained.
@@ -41,6 +41,7 @@ class VAEModule(L.LightningModule):
         optimizer: called with the parameters.
         lr_schedule: factor of the learning rate by batches seen; None keeps it constant.
         plateau: instead, called with the optimizer; lowers the rate when the un-annealed `val/elbo` stops rising.
+        log_every_n_steps: batches between two reports.
         config: plain dictionary stored in every checkpoint, from which the model can be built again.
     """
 
@@ -52,6 +53,7 @@ class VAEModule(L.LightningModule):
         optimizer: Callable[[Iterable[Parameter]], Optimizer],
         lr_schedule: Schedule | None = None,
         plateau: Callable[[Optimizer], ReduceLROnPlateau] | None = None,
+        log_every_n_steps: int = 50,
         config: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -60,6 +62,7 @@ class VAEModule(L.LightningModule):
         self.make_optimizer = optimizer
         self.lr_schedule = lr_schedule
         self.plateau = plateau
+        self.log_every_n_steps = log_every_n_steps
         self.config = config or {}
         self.batches_seen = 0
         self.is_bound = True  # whether the figure called elbo bounds log p(x); a deterministic code has none
@@ -92,10 +95,10 @@ class VAEModule(L.LightningModule):
         elif self.trainer.world_size > 1:
             torch.manual_seed(torch.initial_seed() + self.global_rank)  # other noise on every device
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Reports every few batches and behind the last one of an epoch."""
         last = batch_idx + 1 == self.trainer.num_training_batches
-        if last or len(self._window) >= self.trainer.log_every_n_steps:
+        if last or len(self._window) >= self.log_every_n_steps:
             self._report_window()
         if last and self._epoch_sums is not None:
             means = weighted_means(self._window.names, self._over_ranks(self._epoch_sums))
@@ -107,7 +110,7 @@ class VAEModule(L.LightningModule):
         now = time.perf_counter()
         figures = {f"train/{name}": value for name, value in weighted_means(self._window.names, sums).items()}
         figures |= self._window.scalars
-        figures["lr"] = self.optimizers(use_pl_optimizer=False).param_groups[0]["lr"]
+        figures["lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
         figures["images_per_second"] = self._window.examples * self.trainer.world_size / (now - self._window_start)
         self._epoch_sums = sums if self._epoch_sums is None else self._epoch_sums + sums
         self._window.clear()
@@ -119,17 +122,16 @@ class VAEModule(L.LightningModule):
             return self._window.sums()
         except NonFiniteError as error:
             step = self.batches_seen - len(self._window) + error.offset
-            raise LossNotFinite(
-                f"training stopped at step {step} (epoch {self.current_epoch + 1}): train/{error.term} became {error.value}"
-            ) from error
+            where = f"at step {step} (epoch {self.current_epoch + 1})"
+            raise LossNotFinite(f"training stopped {where}: train/{error.term} became {error.value}") from error
 
     # ---- evaluation
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collects the objective and the bound of a validation batch."""
         self._evaluate(batch)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Collects the objective and the bound of a test batch."""
         self._evaluate(batch)
 
@@ -161,10 +163,8 @@ class VAEModule(L.LightningModule):
         try:
             sums = self._over_ranks(self._evaluation.sums())
         except NonFiniteError as error:
-            raise LossNotFinite(
-                f"training stopped in the {split} pass after step {self.batches_seen} (epoch {self.current_epoch + 1}): "
-                f"{split}/{error.term} became {error.value}"
-            ) from error
+            where = f"in the {split} pass after step {self.batches_seen} (epoch {self.current_epoch + 1})"
+            raise LossNotFinite(f"training stopped {where}: {split}/{error.term} became {error.value}") from error
         figures = {f"{split}/{name}": value for name, value in weighted_means(self._evaluation.names, sums).items()}
         for name, value in figures.items():
             # For callbacks that monitor a figure; the loggers get it below, at the step that counts batches.
