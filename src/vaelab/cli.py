@@ -113,6 +113,9 @@ def run_main(main: Callable[[], object]) -> None:
         main()
     except Stopped as stopped:
         fail(stopped.message, stopped.exit_code)
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
     except KeyboardInterrupt:
         fail("interrupted before training began; nothing was saved", 130)
     except (HydraException, OmegaConfBaseException) as error:

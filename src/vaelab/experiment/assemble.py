@@ -153,7 +153,9 @@ def build_callbacks(cfg: DictConfig, directory: Path, *, interactive: bool) -> l
         "enable_version_counter": False,
     }
     if cfg.trainer.limit_val_batches:
-        callbacks.append(ModelCheckpoint(filename=BEST.stem, monitor="val/elbo", mode="max", **options))
+        every = cfg.trainer.check_val_every_n_epoch or 1
+        best = ModelCheckpoint(filename=BEST.stem, monitor="val/elbo", mode="max", every_n_epochs=every, **options)
+        callbacks.append(best)
     return [*callbacks, ModelCheckpoint(filename=LAST.stem, **options)]
 
 

@@ -63,7 +63,7 @@ class GracefulStop(L.Callback):
             for signum in self.SIGNALS:
                 signal.signal(signum, self._handle)
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Takes the signals back from the Trainer, which installs handlers of its own whenever it starts."""
         self._install()
 

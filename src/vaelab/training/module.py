@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from vaelab.metrics import NonFiniteError, Window, weighted_means
 from vaelab.models import VAE
@@ -61,7 +61,7 @@ class VAEModule(L.LightningModule):
         self.objective = objective
         self.make_optimizer = optimizer
         self.lr_schedule = lr_schedule
-        self.plateau = plateau
+        self.make_plateau = plateau
         self.log_every_n_steps = log_every_n_steps
         self.config = config or {}
         self.batches_seen = 0
@@ -73,6 +73,8 @@ class VAEModule(L.LightningModule):
         self._epoch_sums: Tensor | None = None
         self._evaluation = Window()
         self._train_rng: dict[str, Tensor] = {}
+        self._plateau: ReduceLROnPlateau | None = None
+        self._resumed_plateau: dict[str, Any] | None = None
         self._resumed_rng: list[dict[str, Tensor]] = []
         self._clock = time.perf_counter()
 
@@ -87,8 +89,11 @@ class VAEModule(L.LightningModule):
         return loss
 
     def on_train_start(self) -> None:
-        """Restores the random state of a resumed run."""
+        """Restores the random state of a resumed run, and that of its plateau schedule."""
         self._clock = self._window_start = time.perf_counter()
+        if self._plateau is not None and self._resumed_plateau is not None:
+            self._plateau.load_state_dict(self._resumed_plateau)
+            self._resumed_plateau = None
         if self._resumed_rng:
             set_rng_state(self._resumed_rng[min(self.global_rank, len(self._resumed_rng) - 1)], self.device)
             self._resumed_rng = []
@@ -190,14 +195,20 @@ class VAEModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """Builds the optimizer over all parameters of model and objective, and its learning-rate schedule."""
         optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
-        scheduler: LRScheduler
-        if self.plateau is not None:
-            scheduler = self.plateau(optimizer)
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val/elbo"}}
+        if self.make_plateau is not None:
+            self._plateau = self.make_plateau(optimizer)
         if self.lr_schedule is not None:
             scheduler = LambdaLR(optimizer, self.lr_schedule)
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
         return optimizer
+
+    def on_train_epoch_end(self) -> None:
+        """Lets a plateau schedule look at the un-annealed validation ELBO.
+
+        Lightning would do so only after the epoch's checkpoint is written, and a resumed run would miss it.
+        """
+        if self._plateau is not None and "val/elbo" in self.trainer.callback_metrics:
+            self._plateau.step(self.latest["val/elbo"])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Stores what exact resumption needs beyond Lightning's own state: plain values and tensors only."""
@@ -219,6 +230,7 @@ class VAEModule(L.LightningModule):
             "seconds": self.seconds,
             "rng": states,
             "epoch_sums": sums,
+            "plateau": self._plateau.state_dict() if self._plateau is not None else None,
             "latest": self.latest,
         }
 
@@ -229,4 +241,5 @@ class VAEModule(L.LightningModule):
         self.seconds = stored["seconds"]
         self.latest = stored["latest"]
         self._epoch_sums = stored["epoch_sums"]
+        self._resumed_plateau = stored["plateau"]
         self._resumed_rng = stored["rng"]

@@ -1,0 +1,179 @@
+"""N epochs equal N/2 + resume + N/2 bit for bit, wherever the run was stopped."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+
+from vaelab.errors import Stopped, UserError
+from vaelab.experiment import assemble as assembly
+
+VARIANTS = {
+    "plain": (),
+    "schedules_and_noise": (
+        "data.binarize=dynamic",
+        "objective/schedule=linear",
+        "objective.schedule.epochs=3",
+        "lr_schedule=cosine",
+        "lr_schedule.epochs=6",
+    ),
+    "batchnorm_dropout": (
+        "network=conv",
+        "model.encoder.channels=[4]",
+        "model.decoder.channels=[4]",
+        "model.encoder.norm=batch",
+        "model.encoder.dropout=0.2",
+    ),
+    "averaged_weights": ("weight_averaging=ema", "weight_averaging.decay=0.9"),
+    "plateau_sgd": ("lr_schedule=plateau", "lr_schedule.patience=0", "optimizer=sgd", "optimizer.lr=1e-3"),
+    "optimal_sigma": ("model/likelihood=gaussian",),
+    "accumulated_clipped": ("trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=1"),
+}
+
+
+def assert_same_state(a: Path, b: Path) -> None:
+    one, two = (torch.load(p / "checkpoints/last.ckpt", weights_only=True) for p in (a, b))
+    for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch"):
+        assert_equal(one[key], two[key], key)
+    for key in ("batches_seen", "rng", "plateau"):
+        assert_equal(one["vaelab"][key], two["vaelab"][key], key)
+
+
+def assert_equal(x: object, y: object, path: str) -> None:
+    if isinstance(x, torch.Tensor):
+        assert torch.equal(x, y), path
+    elif isinstance(x, dict):
+        assert x.keys() == y.keys(), path
+        for key in x:
+            assert_equal(x[key], y[key], f"{path}/{key}")
+    elif isinstance(x, (list, tuple)):
+        assert len(x) == len(y), path
+        for i, pair in enumerate(zip(x, y, strict=True)):
+            assert_equal(*pair, f"{path}/{i}")
+    else:
+        assert x == y, path
+
+
+def figures(run: Path) -> dict[str, float]:
+    metrics = json.loads((run / "metrics.json").read_text())
+    return {k: v for k, v in metrics.items() if k != "seconds"}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_half_and_half_equals_the_whole(train, resume, variant):
+    options = ("data.batch_size=64", "logger=none", *VARIANTS[variant])
+    whole = train("whole", *options, "trainer.max_epochs=4")
+    train("half", *options, "trainer.max_epochs=2")
+    half = resume("half", "trainer.max_epochs=4")
+    assert_same_state(whole, half)
+    assert figures(whole) == figures(half)
+
+
+class SignalAt(L.Callback):
+    """Sends this process a signal in the middle of training, as a user or a scheduler would."""
+
+    def __init__(self, signum: int, batches: int) -> None:
+        self.signum, self.batches = signum, batches
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if pl_module.batches_seen == self.batches:
+            os.kill(os.getpid(), self.signum)
+
+
+@pytest.mark.parametrize(
+    ("signum", "batches", "code"),
+    [(signal.SIGINT, 27, 130), (signal.SIGTERM, 20, 143), (signal.SIGTERM, 18, 143), (signal.SIGINT, 56, 130)],
+    ids=["mid-epoch", "second batch of an epoch", "last batch of an epoch", "last batch of the run"],
+)
+def test_a_signal_saves_first_and_resuming_equals_never_having_stopped(
+    train, resume, tmp_path, monkeypatch, signum, batches, code
+):
+    options = ("data.batch_size=64", "data.binarize=dynamic", "objective/schedule=linear", "trainer.max_epochs=3")
+    whole = train("whole", *options)
+    build = assembly.build_callbacks
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            assembly, "build_callbacks", lambda *a, **k: [*build(*a, **k), SignalAt(signum, batches)], raising=True
+        )
+        before = signal.getsignal(signum)
+        with pytest.raises(Stopped) as stopped:
+            train("stopped", *options)
+        assert signal.getsignal(signum) is before
+    assert stopped.value.exit_code == code
+    assert f"resume={tmp_path / 'stopped'}" in stopped.value.message
+    resumed = resume("stopped")
+    assert_same_state(whole, resumed)
+    assert figures(whole) == figures(resumed)
+
+
+def test_the_metrics_file_is_continued_not_replaced(train, resume):
+    options = ("logger=csv", "data.batch_size=64")
+    whole = train("whole", *options, "trainer.max_epochs=4")
+    train("half", *options, "trainer.max_epochs=2")
+    half = resume("half", "trainer.max_epochs=4")
+
+    def rows(run: Path) -> list[tuple[str, str]]:
+        with (run / "metrics.csv").open() as file:
+            return [(row["step"], row["val/elbo"]) for row in csv.DictReader(file) if row["val/elbo"]]
+
+    assert rows(half) == rows(whole)
+    assert len(rows(whole)) == 4
+
+
+def test_same_seed_same_weights_other_seed_other_weights(train):
+    options = ("data.batch_size=64", "trainer.max_epochs=2", "logger=none")
+    a, b, c = train("a", *options), train("b", *options), train("c", *options, "seed=1")
+    assert_same_state(a, b)
+    weights = [torch.load(r / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for r in (a, c)]
+    assert not torch.equal(*(w["model.sampler.mean.1.weight"] for w in weights))
+
+
+def test_drawing_pictures_and_logging_do_not_touch_the_training_noise(train):
+    options = ("data.batch_size=64", "trainer.max_epochs=2", "model.latent_dim=2")
+    quiet = train("quiet", *options, "logger=none", "trainer.check_val_every_n_epoch=2")
+    drawn = train("drawn", *options, base=("data=digits",))
+    one, two = (torch.load(r / "checkpoints/last.ckpt", weights_only=True) for r in (quiet, drawn))
+    assert_equal(one["state_dict"], two["state_dict"], "state_dict")
+    assert_equal(one["vaelab"]["rng"], two["vaelab"]["rng"], "rng")
+
+
+def test_a_fresh_run_never_resumes_by_accident(train):
+    first = train("run", "trainer.max_epochs=1")
+    before = (first / "checkpoints/last.ckpt").read_bytes()
+    with pytest.raises(UserError, match="already holds a run"):
+        train("run", "trainer.max_epochs=2")
+    assert (first / "checkpoints/last.ckpt").read_bytes() == before
+
+
+def test_resuming_refuses_what_would_make_it_another_run(train, resume):
+    train("run", "trainer.max_epochs=1")
+    for change in ("optimizer.lr=0.1", "model.latent_dim=3", "seed=5", "data.batch_size=8", "optimizer=sgd"):
+        with pytest.raises(UserError, match="would change it"):
+            resume("run", "trainer.max_epochs=2", change)
+    with pytest.raises(UserError, match="has finished its 1 epochs"):
+        resume("run")
+
+
+def test_resuming_nothing_says_so(resume, tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        resume("nothing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no checkpoint"):
+        resume("empty")
+
+
+def test_resuming_on_changed_data_is_refused(train, resume, tmp_path):
+    x = torch.randint(0, 256, (60, 8, 8), dtype=torch.uint8)
+    file = tmp_path / "x.pt"
+    torch.save({"x": x}, file)
+    train("run", f"data.path={file}", "trainer.max_epochs=1", base=("data=arrays", "callbacks=quiet"))
+    torch.save({"x": torch.randint(0, 256, (60, 9, 8), dtype=torch.uint8)}, file)
+    with pytest.raises(UserError, match="data has changed"):
+        resume("run", "trainer.max_epochs=2")
