@@ -112,7 +112,7 @@ def signature(target: str, path: str) -> tuple[dict[str, inspect.Parameter], dic
     try:
         found = get_object(target)
     except Exception as error:
-        raise UserError(f"{path}._target_: {target} cannot be imported ({error})") from error
+        raise UserError(f"{path}._target_: {target} cannot be imported ({' '.join(str(error).split())})") from error
     parameters = dict(inspect.signature(found).parameters)
     try:
         hints = typing.get_type_hints(found.__init__ if inspect.isclass(found) else found)
