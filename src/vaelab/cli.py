@@ -48,12 +48,14 @@ OmegaConf.register_new_resolver("vaelab_run_dir", run_dir, use_cache=True, repla
 def task(cfg: DictConfig) -> float | None:
     """Runs one job in the directory that Hydra chose; a failed job of a sweep is recorded and the sweep goes on."""
     hydra_cfg = HydraConfig.get()
-    directory = Path(hydra_cfg.runtime.output_dir)
+    directory = Path(os.path.relpath(hydra_cfg.runtime.output_dir))
+    if directory.parts[:1] == ("..",):
+        directory = directory.resolve()
     overrides = list(hydra_cfg.overrides.task)
     if hydra_cfg.mode != RunMode.MULTIRUN:
-        from vaelab.experiment import run
-
         with no_empty_directory(directory):
+            from vaelab.experiment import run
+
             try:
                 return run(cfg, directory=directory, overrides=overrides)
             except UserError as error:
@@ -88,7 +90,7 @@ class no_empty_directory:
     """Removes `directory`, and folders above it up to the working directory, if the block leaves them empty."""
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory
+        self.directory = directory.absolute()
 
     def __enter__(self) -> None:
         pass
@@ -143,7 +145,7 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
             return f"there is no group or key '{found[1]}'{nearest(found[1], list(groups()))}"
         cause = str(error.__cause__ or error).splitlines()[0]
         if found and "is not in struct" in f"{text}{cause}":
-            return f"there is no key '{found[1]}'{nearest(found[1], known_keys(found[1], arguments))}"
+            return f"there is no key '{found[1]}'{nearest(found[1], [*known_keys(found[1], arguments), *groups()])}"
         if found:
             return f"{found[1]}: {cause}"
     return " ".join(line.strip() for line in text.splitlines()[:2])

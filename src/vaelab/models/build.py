@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from vaelab.checks import image_shape, positive_int
+from torch import nn
+
+from vaelab.checks import image_shape, one_of, positive_int
 from vaelab.likelihoods import Likelihood
 from vaelab.models.vae import VAE
 from vaelab.networks import Decoder, Encoder
@@ -24,6 +26,7 @@ def build_vae(
     likelihood: Likelihood,
     mean: Sequence[float] = (0.0,),
     std: Sequence[float] = (1.0,),
+    initialization: str = "torch",
 ) -> VAE:
     """Builds a flat VAE from parts that still lack their sizes.
 
@@ -38,6 +41,8 @@ def build_vae(
         likelihood: p(x|z).
         mean: what is subtracted from the data before the encoder, one number per channel.
         std: what the difference is divided by, one number per channel.
+        initialization: of encoder, sampler and decoder: `torch` (as the layers come) or `glorot` (Glorot & Bengio 2010,
+            equation 16: weights uniform with variance 2 / (fan_in + fan_out), biases 0), which Keras and many papers use.
 
     Raises:
         ValueError: if a size is impossible or the parts do not fit each other.
@@ -52,7 +57,7 @@ def build_vae(
             "without dense layers (model.encoder.dense=[])"
         )
     latent_shape = (latent_dim, *features[1:]) if latent_map else (latent_dim,)
-    return VAE(
+    model = VAE(
         encoder=encoder_network,
         sampler=sampler(in_shape=features, latent_shape=latent_shape),
         prior=prior(latent_shape=latent_shape),
@@ -61,3 +66,14 @@ def build_vae(
         mean=mean,
         std=std,
     )
+    if one_of("initialization", initialization, ("torch", "glorot")) == "glorot":
+        for part in (model.encoder, model.sampler, model.decoder):
+            part.apply(_glorot)
+    return model
+
+
+def _glorot(layer: nn.Module) -> None:
+    if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+        nn.init.xavier_uniform_(layer.weight)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
