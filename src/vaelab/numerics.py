@@ -33,6 +33,16 @@ def set_rng_state(state: dict[str, Tensor], device: torch.device) -> None:
         torch.mps.set_rng_state(state["mps"].cpu())
 
 
+def seed_rng(seed: int, device: torch.device) -> None:
+    """Seeds the CPU and `device`, and no other device (`torch.manual_seed` would seed all of them)."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
+
+
 @contextmanager
 def seeded(seed: int | None, device: torch.device) -> Iterator[None]:
     """Draws repeatably inside the block and restores the random state after it; does nothing if `seed` is None."""
@@ -40,7 +50,7 @@ def seeded(seed: int | None, device: torch.device) -> Iterator[None]:
         yield
         return
     state = get_rng_state(device)
-    torch.manual_seed(seed)
+    seed_rng(seed, device)
     try:
         yield
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 
-from vaelab.checks import at_least_zero, positive
+from vaelab.checks import at_least_zero, positive, positive_int
 
 
 class Schedule(ABC):
@@ -20,7 +20,7 @@ class Constant(Schedule):
     """w(step) = value."""
 
     def __init__(self, *, value: float = 1.0) -> None:
-        self.value = value
+        self.value = at_least_zero("value", value)
 
     def __call__(self, step: int) -> float:
         """Returns `value`."""
@@ -41,7 +41,7 @@ class Linear(Schedule):
     """
 
     def __init__(self, *, epochs: float, steps_per_epoch: int, start: float = 0.0, end: float = 1.0) -> None:
-        self.steps = positive("epochs", epochs) * steps_per_epoch
+        self.steps = positive("epochs", epochs) * positive_int("steps_per_epoch", steps_per_epoch)
         self.start, self.end = start, end
 
     def __call__(self, step: int) -> float:
@@ -49,8 +49,88 @@ class Linear(Schedule):
         return self.start + (self.end - self.start) * min(1.0, step / self.steps)
 
 
+class Sigmoid(Schedule):
+    """w(step) = start + (end - start) * [1 + tanh(k (t - 1/2) / 2) / tanh(k / 4)] / 2, with t = min(1, step / length).
+
+    The logistic function of steepness k (Bowman et al. 2016). Deviation from the paper: it is stretched, to start at
+    `start` and end at `end` exactly.
+
+    Args:
+        epochs: length of the ramp; a fraction will do.
+        steps_per_epoch: batches in an epoch.
+        steepness: k; a small one gives a straight ramp.
+        start: factor at step 0.
+        end: factor after the ramp.
+
+    Raises:
+        ValueError: for a length or a steepness that is not above 0.
+    """
+
+    def __init__(
+        self,
+        *,
+        epochs: float,
+        steps_per_epoch: int,
+        steepness: float = 10.0,
+        start: float = 0.0,
+        end: float = 1.0,
+    ) -> None:
+        self.steps = positive("epochs", epochs) * positive_int("steps_per_epoch", steps_per_epoch)
+        self.steepness = positive("steepness", steepness)
+        self.start, self.end = start, end
+
+    def __call__(self, step: int) -> float:
+        """Returns the ramp's value."""
+        t = min(1.0, step / self.steps)
+        rise = math.tanh(self.steepness * (t - 0.5) / 2) / math.tanh(self.steepness / 4)
+        return self.start + (self.end - self.start) * (1 + rise) / 2
+
+
+class Cyclical(Schedule):
+    """w(step) = start + (end - start) * min(1, r / ramp), with r in [0, 1) the position within the cycle.
+
+    `cycles` equal cycles (Fu et al. 2019), each a linear ramp and a plateau; after the last one the factor stays at
+    `end`.
+
+    Args:
+        epochs: length of all cycles together.
+        steps_per_epoch: batches in an epoch.
+        cycles: number of cycles.
+        ramp: share of a cycle in which the factor rises, above 0 and at most 1.
+        start: factor at the start of every cycle.
+        end: factor on the plateaus.
+
+    Raises:
+        ValueError: for a length that is not above 0, fewer cycles than 1 or a `ramp` outside (0, 1].
+    """
+
+    def __init__(
+        self,
+        *,
+        epochs: float,
+        steps_per_epoch: int,
+        cycles: int = 4,
+        ramp: float = 0.5,
+        start: float = 0.0,
+        end: float = 1.0,
+    ) -> None:
+        self.steps = positive("epochs", epochs) * positive_int("steps_per_epoch", steps_per_epoch)
+        self.cycles = positive_int("cycles", cycles)
+        if not 0 < ramp <= 1:
+            raise ValueError(f"ramp must be above 0 and at most 1, but is {ramp!r}")
+        self.ramp = ramp
+        self.start, self.end = start, end
+
+    def __call__(self, step: int) -> float:
+        """Returns the factor."""
+        if step >= self.steps:
+            return self.end
+        position = step * self.cycles % self.steps / self.steps
+        return self.start + (self.end - self.start) * min(1.0, position / self.ramp)
+
+
 class Cosine(Schedule):
-    """A linear warm-up from 0 to 1, then w(step) = end + (1 - end) * (1 + cos(pi * t)) / 2 with t running from 0 to 1.
+    """A linear warm-up to 1, then w(step) = end + (1 - end) * (1 + cos(pi * t)) / 2 with t running from 0 to 1.
 
     Args:
         epochs: length of warm-up and decay together.
@@ -64,6 +144,7 @@ class Cosine(Schedule):
 
     def __init__(self, *, epochs: float, steps_per_epoch: int, warmup_epochs: float = 0.0, end: float = 0.0) -> None:
         positive("epochs", epochs), at_least_zero("warmup_epochs", warmup_epochs)
+        positive_int("steps_per_epoch", steps_per_epoch)
         if warmup_epochs >= epochs:
             raise ValueError(f"warmup_epochs ({warmup_epochs}) must be below epochs ({epochs})")
         self.steps, self.warmup = epochs * steps_per_epoch, warmup_epochs * steps_per_epoch
@@ -89,7 +170,8 @@ class Exponential(Schedule):
     """
 
     def __init__(self, *, rate: float, steps_per_epoch: int) -> None:
-        self.rate, self.steps_per_epoch = positive("rate", rate), steps_per_epoch
+        self.rate = positive("rate", rate)
+        self.steps_per_epoch = positive_int("steps_per_epoch", steps_per_epoch)
 
     def __call__(self, step: int) -> float:
         """Returns the factor."""
@@ -109,7 +191,8 @@ class Step(Schedule):
     """
 
     def __init__(self, *, rate: float, epochs: float, steps_per_epoch: int) -> None:
-        self.rate, self.steps = positive("rate", rate), positive("epochs", epochs) * steps_per_epoch
+        self.rate = positive("rate", rate)
+        self.steps = positive("epochs", epochs) * positive_int("steps_per_epoch", steps_per_epoch)
 
     def __call__(self, step: int) -> float:
         """Returns the factor."""

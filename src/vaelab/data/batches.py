@@ -5,28 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from vaelab.data.images import Images
+from vaelab.data.images import Images, bernoulli
 
 
 class Batches:
-    """Iterates over (x, y) batches of one rank's shard, on the device where the images lie.
+    """Iterates over (x, y) batches of one rank's shard, on the device of the model.
 
-    The order of epoch e depends on (seed, e) alone. Every step takes the next `batch_size * world_size` images of that
-    order and gives each rank a contiguous, near-equal part of them, so that R ranks with B images each see together what
-    one process sees with R * B. When training, a last step of fewer images than ranks is left out (no rank can wait for
-    a gradient that never comes); evaluation leaves out nothing, and a rank may get an empty batch.
+    The order of epoch e depends on (seed, e) alone, and every pass is another epoch. Every step takes the next
+    `batch_size * world_size` images of that order and gives each rank a contiguous, near-equal part of them, so that R
+    ranks with B images each see together what one process sees with R * B. When training, a last step of fewer images
+    than ranks is left out (no rank can wait for a gradient that never comes); evaluation leaves out nothing, and a rank
+    may get an empty batch.
 
     Args:
-        images: the whole split, on the device to train on.
+        images: the whole split.
         batch_size: images per rank and step.
-        training: reshuffle at every epoch; evaluation keeps the order of the set.
-        resample: draw every value x as Bernoulli(x) whenever it is read (dynamic binarisation).
-        seed: of the order.
+        training: shuffle; evaluation keeps the order of the set.
+        reshuffle: take another order at every epoch; else that of epoch 0 comes back.
+        resample: draw every value x as Bernoulli(x) whenever it is read (dynamic binarisation); the draws depend on
+            seed, epoch, step and rank alone.
+        seed: of the order and of the draws.
         rank: this process's number.
         world_size: number of processes.
+        device: where a batch is converted and handed out; None is where the images lie.
     """
 
     def __init__(
@@ -35,44 +40,57 @@ class Batches:
         *,
         batch_size: int,
         training: bool,
+        reshuffle: bool = True,
         resample: bool = False,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        device: torch.device | None = None,
     ) -> None:
         self.images = images
         self.batch_size = batch_size
         self.training = training
+        self.reshuffle = reshuffle
         self.resample = resample
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
+        self.device = device
         self.epoch = 0
-        self.position = 0  # batches of this epoch already handed out
-        self._resume: dict[str, int] = {}
+        self.position = 0  # steps of this epoch already handed out
+        self._resumed = False
+
+    @property
+    def step_size(self) -> int:
+        """Images per step on all ranks."""
+        return self.batch_size * self.world_size
 
     def __len__(self) -> int:
-        whole, left = divmod(len(self.images), self.batch_size * self.world_size)
+        whole, left = divmod(len(self.images), self.step_size)
         return whole + (left >= (self.world_size if self.training else 1))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         # A generator: its body starts at the first batch, after the epoch was set.
-        first = self._resume.get("position", 0) if self._resume.get("epoch") == self.epoch else 0
-        self._resume = {}
+        self.position = first = self.position if self._resumed else 0
+        self._resumed = False
         order = self._order()
-        step = self.batch_size * self.world_size
         for i in range(first, len(self)):
-            shared = order[i * step : (i + 1) * step]
-            index = shared.tensor_split(self.world_size)[self.rank] if self.world_size > 1 else shared
-            x, y = self.images.batch(index)
+            index = order[i * self.step_size : (i + 1) * self.step_size]
+            if self.world_size > 1:
+                index = index.tensor_split(self.world_size)[self.rank]
+            x, y = self.images.batch(index, self.device)
+            if self.resample:
+                x = bernoulli(x, generator_of(self.seed, self.epoch, 1 + i, self.rank, device=x.device))
             self.position = i + 1
-            yield (torch.bernoulli(x) if self.resample else x), y
+            yield x, y
+        self.set_epoch(self.epoch + 1)  # for loops without a Trainer to do it
 
     def _order(self) -> Tensor:
+        device = self.images.x.device
         if not self.training:
-            return torch.arange(len(self.images), device=self.images.x.device)
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        return torch.randperm(len(self.images), generator=generator).to(self.images.x.device)
+            return torch.arange(len(self.images), device=device)
+        generator = generator_of(self.seed, self.epoch if self.reshuffle else 0)
+        return torch.randperm(len(self.images), generator=generator).to(device)
 
     batch_sampler = None
 
@@ -82,13 +100,24 @@ class Batches:
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the order of epoch number `epoch`."""
-        self.epoch = epoch
+        """Chooses the order of epoch number `epoch`; a new one starts from its first batch."""
+        if epoch != self.epoch:
+            self.epoch, self.position, self._resumed = epoch, 0, False
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns where in which epoch the next batch lies."""
-        return {"epoch": self.epoch, "position": self.position}
+        """Returns the epoch and how many of its images, on all ranks, have been handed out."""
+        return {"epoch": self.epoch, "seen": self.position * self.step_size}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on behind the last batch handed out, if its epoch comes next; else starts the epoch from its first."""
-        self._resume = dict(state) if state["position"] < len(self) else {}
+        """Goes on behind the last batch handed out; behind the last one of an epoch, with the next epoch."""
+        self.set_epoch(state["epoch"])
+        self.position = state["seen"] // self.step_size
+        self._resumed = True
+        if self.position >= len(self):
+            self.set_epoch(self.epoch + 1)
+
+
+def generator_of(*words: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """Returns a generator whose stream depends on `words` (at least 0; trailing zeros do not count)."""
+    seed = np.random.SeedSequence(words).generate_state(1, np.uint64).item()
+    return torch.Generator(device).manual_seed(seed)

@@ -17,8 +17,8 @@ from vaelab.data.sources import Source
 class ImageDataModule(L.LightningDataModule):
     """Images in memory, split into `train`, `val` and `test`, in batches (x, y) on the device of the model.
 
-    The validation set is cut from the official training set by `split_seed`. A set without an official test set has one cut
-    off by a fixed seed, so that no run ever trains on another run's test images.
+    The validation set is cut from the official training set by `split_seed`. A set without an official test set has one
+    cut off by a fixed seed, so that no run ever trains on another run's test images.
 
     Args:
         source: where the images come from.
@@ -26,14 +26,15 @@ class ImageDataModule(L.LightningDataModule):
         eval_batch_size: images per device and step of validation and test; it changes no figure.
         val_size: size of the validation set, a number of images or a fraction of the training set.
         test_size: the same for a test set that has to be cut off.
-        binarize: none, dynamic (training images are drawn anew whenever they are read, the others once by `split_seed`),
-            static (all are drawn once by `split_seed`) or threshold (x >= 0.5).
+        binarize: none, dynamic (training images are drawn anew whenever they are read, the others once by
+            `split_seed`), static (all are drawn once by `split_seed`) or threshold (x >= 0.5).
         normalize: none or standard: what the *encoder* sees (the likelihood always scores the data in its own range).
         mean: the mean for `standard`, one number per channel; None measures it on the training split.
         std: the standard deviation for `standard`, likewise.
         split_seed: of the validation split and of static binarisation.
         seed: of the order of the training batches.
-        device: where the whole set is kept: auto (with the model) or cpu (for sets larger than an accelerator's memory).
+        device: where the whole set is kept: auto (with the model) or cpu (for sets larger than an accelerator's memory;
+            a batch is still converted on the accelerator).
 
     Raises:
         ValueError: for impossible sizes, unknown names or unreadable files.
@@ -65,7 +66,7 @@ class ImageDataModule(L.LightningDataModule):
         self.binarize = one_of("data.binarize", binarize, BINARIZATIONS)
         self.normalize = one_of("data.normalize", normalize, ("none", "standard"))
         self.given_mean, self.given_std = mean, std
-        self.split_seed, self.seed = split_seed, seed
+        self.split_seed, self.seed = seed_number("data.split_seed", split_seed), seed_number("data.seed", seed)
         self.keep_on = one_of("data.device", device, ("auto", "cpu"))
         self.splits: dict[str, Images] = {}
 
@@ -75,20 +76,24 @@ class ImageDataModule(L.LightningDataModule):
             return
         train, test = self.source.load()
         if test is None:
-            size = _split_size("data.test_size", self.test_size, len(train))
+            size = split_size("data.test_size", self.test_size, train, self.source.origin)
             train, test = split(train, size, seed=self.TEST_SEED)
-        if train.shape != test.shape:
-            raise ValueError(f"training images are {train.shape}, but test images {test.shape} (channels, height, width)")
-        size = _split_size("data.val_size", self.val_size, len(train))
-        train, val = split(train, size, seed=self.split_seed)
-        if self.binarize == "dynamic" and train.support == "real":
-            train.binarized("dynamic", seed=self.split_seed)  # raises
-        self.splits = {
-            "train": train if self.binarize in ("none", "dynamic") else train.binarized(self.binarize, seed=self.split_seed)
-        }
-        for i, (name, images) in enumerate((("val", val), ("test", test))):
-            how = "static" if self.binarize == "dynamic" else self.binarize
-            self.splits[name] = images if how == "none" else images.binarized(how, seed=self.split_seed + 1 + i)
+        if (train.shape, train.levels) != (test.shape, test.levels):
+            raise ValueError(
+                f"{self.source.origin}: training images are {describe(train)}, but test images {describe(test)}; "
+                "make them alike"
+            )
+        train, val = split(
+            train, split_size("data.val_size", self.val_size, train, self.source.origin), seed=self.split_seed
+        )
+        splits = {"train": train, "val": val, "test": test}
+        for i, (name, images) in enumerate(splits.items()):
+            if self.binarize == "dynamic" and name == "train":
+                images.check_binarizable(self.binarize)  # the batches draw them
+            elif self.binarize != "none":
+                how = "static" if self.binarize == "dynamic" else self.binarize
+                splits[name] = images.binarized(how, seed=self.split_seed + i)
+        self.splits = splits
 
     @property
     def x_shape(self) -> tuple[int, int, int]:
@@ -109,6 +114,11 @@ class ImageDataModule(L.LightningDataModule):
         return 2 if self.binarize != "none" else self.splits["train"].levels
 
     @property
+    def num_classes(self) -> int:
+        """The number of classes in all splits, counting from label 0."""
+        return max(images.num_classes for images in self.splits.values())
+
+    @property
     def moments(self) -> tuple[list[float], list[float]]:
         """What the encoder's view is shifted and divided by: mean and standard deviation of every channel.
 
@@ -118,15 +128,21 @@ class ImageDataModule(L.LightningDataModule):
         channels = self.x_shape[0]
         if self.normalize == "none":
             return [0.0] * channels, [1.0] * channels
-        mean, std = self.splits["train"].moments()
-        mean = list(self.given_mean) if self.given_mean is not None else mean
-        std = list(self.given_std) if self.given_std is not None else std
+        mean, std = self.given_mean, self.given_std
+        if mean is None or std is None:
+            measured_mean, measured_std = self.splits["train"].moments()
+            if self.binarize == "dynamic":  # the encoder sees draws of Bernoulli(x), whose variance is m (1 - m)
+                measured_std = [math.sqrt(m * (1 - m)) for m in measured_mean]
+            mean = measured_mean if mean is None else mean
+            std = measured_std if std is None else std
         for name, values in (("data.mean", mean), ("data.std", std)):
-            if len(values) != channels:
-                raise ValueError(f"{name} needs one number for each of {channels} channels, but is {values}")
+            if len(values) != channels or not all(map(math.isfinite, values)):
+                raise ValueError(f"{name} needs one number for each of {channels} channels, but is {list(values)}")
         if min(std) <= 0:
-            raise ValueError(f"data.std must be above 0, but is {std}; use data.normalize=none for constant channels")
-        return mean, std
+            raise ValueError(
+                f"data.std must be above 0, but is {list(std)}; use data.normalize=none for constant channels"
+            )
+        return list(mean), list(std)
 
     def steps_per_epoch(self, world_size: int) -> int:
         """Returns the number of training batches of an epoch for so many devices."""
@@ -148,30 +164,62 @@ class ImageDataModule(L.LightningDataModule):
         trainer = self.trainer
         if trainer is None:
             return self._batches(name, torch.device("cpu"), rank=0, world_size=1)
-        device = trainer.strategy.root_device if self.keep_on == "auto" else torch.device("cpu")
-        return self._batches(name, device, rank=trainer.global_rank, world_size=trainer.world_size)
+        return self._batches(
+            name,
+            trainer.strategy.root_device,
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+            reshuffle=not trainer.overfit_batches,  # type: ignore[attr-defined]  # wants the same batches again
+        )
 
-    def _batches(self, name: str, device: torch.device, *, rank: int, world_size: int) -> Batches:
+    def _batches(
+        self, name: str, device: torch.device, *, rank: int, world_size: int, reshuffle: bool = True
+    ) -> Batches:
         training = name == "train"
         images = self.splits[name]
         if training and len(images) < world_size:
-            raise ValueError(f"{len(images)} training images cannot be shared by {world_size} devices")
+            raise ValueError(
+                f"{len(images)} training images cannot be shared by {world_size} devices; use fewer (trainer.devices)"
+            )
         return Batches(
-            images.to(device),
+            images.to(device) if self.keep_on == "auto" else images,
             batch_size=self.batch_size if training else self.eval_batch_size,
             training=training,
+            reshuffle=reshuffle,
             resample=training and self.binarize == "dynamic",
             seed=self.seed,
             rank=rank,
             world_size=world_size,
+            device=device,
         )
 
 
-def _split_size(name: str, size: int | float, total: int) -> int:
-    """Turns a number or a fraction of images into a number, leaving at least one image on both sides."""
-    number = math.floor(size * total) if isinstance(size, float) and size < 1 else int(size)
-    if isinstance(size, float) and size >= 1 and size != number:
-        raise ValueError(f"{name} must be a whole number or a fraction below 1, but is {size}")
+def seed_number(name: str, seed: int) -> int:
+    """Returns `seed` if it is a whole number of at least 0, else raises a ValueError that names it."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"{name} must be a whole number of at least 0, but is {seed!r}")
+    return seed
+
+
+def describe(images: Images) -> str:
+    """Says of what kind images are."""
+    height, width = images.shape[1:]
+    return f"{height}x{width}x{images.shape[0]} with {images.levels or 'floating-point'} values"
+
+
+def split_size(name: str, size: int | float, images: Images, origin: str) -> int:
+    """Turns a number or a fraction of images into a number, leaving at least one image on both sides.
+
+    Raises:
+        ValueError: if `size` is neither, or a side would be empty.
+    """
+    total = len(images)
+    if isinstance(size, bool) or (isinstance(size, float) and not 0 < size < 1):
+        raise ValueError(f"{name} must be a whole number or a fraction between 0 and 1, but is {size}")
+    number = math.floor(size * total) if isinstance(size, float) else size
     if not 1 <= number < total:
-        raise ValueError(f"{name}={size} of {total} images leaves a split empty; it must lie between 1 and {total - 1}")
+        raise ValueError(
+            f"{name}={size} of {total:,} images leaves a split empty ({origin}); "
+            + (f"choose 1 to {total - 1:,} of them" if total > 1 else "use more images, or data=digits")
+        )
     return number

@@ -107,7 +107,7 @@ def build_module(cfg: DictConfig, data: ImageDataModule) -> VAEModule:
     """Builds the model, the objective and the optimizer, and checks that they fit each other and the data."""
     model: VAE = build(cfg.model, "model")
     try:
-        model.likelihood.check_support(data.support)
+        model.likelihood.check_support(data.support, data.levels)
     except ValueError as error:
         raise UserError(f"model.likelihood: {error}") from error
     optimizer = build(cfg.optimizer, "optimizer")

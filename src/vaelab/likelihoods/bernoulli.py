@@ -27,4 +27,4 @@ class BernoulliLikelihood(Likelihood):
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
         """Returns x . logits - sum softplus(logits) in nats, (K, B): as `forward`, in one kernel instead of many."""
         logits = at_least_float32(params)
-        return -binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none").flatten(2).sum(-1)
+        return -binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none").flatten(-3).sum(-1)

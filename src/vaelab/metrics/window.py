@@ -49,8 +49,11 @@ class Window:
     def add(self, logs: dict[str, Tensor | float], size: int) -> None:
         """Adds a batch of `size` examples: tensors are summed, of plain numbers the last is kept."""
         tensors = {name: value for name, value in logs.items() if isinstance(value, Tensor)}
-        self.names = list(tensors)
-        self._rows.append(torch.stack(list(tensors.values())))
+        if not self._rows:
+            self.names = list(tensors)
+        if tensors.keys() != set(self.names):
+            raise ValueError(f"a batch logged {', '.join(tensors)}, but the ones before it {', '.join(self.names)}")
+        self._rows.append(torch.stack([tensors[name] for name in self.names]))
         self._sizes.append(size)
         self.scalars.update({name: value for name, value in logs.items() if not isinstance(value, Tensor)})
 

@@ -42,7 +42,7 @@ def build_vae(
         mean: what is subtracted from the data before the encoder, one number per channel.
         std: what the difference is divided by, one number per channel.
         initialization: of encoder, sampler and decoder: `torch` (as the layers come) or `glorot` (Glorot & Bengio 2010,
-            equation 16: weights uniform with variance 2 / (fan_in + fan_out), biases 0), which Keras and many papers use.
+            equation 16: weights uniform with variance 2 / (fan_in + fan_out), biases 0), as Keras and many papers have.
 
     Raises:
         ValueError: if a size is impossible or the parts do not fit each other.

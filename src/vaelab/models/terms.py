@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 from torch.distributions.kl import kl_divergence
@@ -34,12 +35,17 @@ class Latent:
         return self.q.log_prob(self.z)
 
     @cached_property
+    def log_ratio(self) -> Tensor:
+        """log p(z) - log q(z|x) in nats, (K, B); 0 for a deterministic code, which has no density."""
+        return torch.zeros_like(self.log_pz) if isinstance(self.q, Delta) else self.log_pz - self.log_qz
+
+    @cached_property
     def kl(self) -> Tensor:
         """KL(q(z|x) || p(z)) in nats, (K, B): in closed form where there is one, else log q(z|x) - log p(z)."""
         try:
             return kl_divergence(self.q, self.p).expand(self.z.shape[:2])
         except NotImplementedError:
-            return self.log_qz - self.log_pz
+            return -self.log_ratio
 
     @cached_property
     def kl_per_dim(self) -> Tensor | None:
@@ -69,7 +75,7 @@ class Terms:
     @cached_property
     def log_weights(self) -> Tensor:
         """log p(x|z) + log p(z) - log q(z|x), (K, B): log importance weights."""
-        return self.log_px + sum_groups([latent.log_pz - latent.log_qz for latent in self.latents])
+        return self.log_px + sum_groups([latent.log_ratio for latent in self.latents])
 
     @property
     def is_bound(self) -> bool:

@@ -53,7 +53,8 @@ def activation_layer(name: str) -> nn.Module:
 def norm_layer(name: str, channels: int, *, spatial: bool) -> nn.Module | None:
     """Returns the normalisation called `name` over (B, channels) or, if `spatial`, over (B, channels, h, w).
 
-    `group` uses the largest number of groups up to 8 that divides the channels; on vectors it is `layer`.
+    `group` uses the largest number of groups up to 8 that divides the channels and leaves at least two in each (a group
+    of one value would be normalised to a constant); on vectors it is `layer`.
     """
     one_of("norm", name, NORMS)
     if name == "batch":
@@ -61,7 +62,7 @@ def norm_layer(name: str, channels: int, *, spatial: bool) -> nn.Module | None:
     if name == "layer":
         return nn.GroupNorm(1, channels) if spatial else nn.LayerNorm(channels)
     if name == "group":
-        groups = next(g for g in range(min(8, channels), 0, -1) if channels % g == 0)
+        groups = next(g for g in range(max(1, min(8, channels // 2)), 0, -1) if channels % g == 0)
         return nn.GroupNorm(groups, channels) if spatial else nn.LayerNorm(channels)
     return None
 

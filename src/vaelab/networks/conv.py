@@ -13,7 +13,14 @@ from vaelab.networks.base import Decoder, Encoder, activation_layer, check_laten
 Size = tuple[int, int]
 
 
-def stage_sizes(size: Size, *, stages: int, kernel: int, stride: int, resample: str) -> list[Size]:
+def stages(channels: Sequence[int]) -> list[int]:
+    """Returns the channels of the stages, or raises a ValueError if there are none."""
+    if not channels:
+        raise ValueError("channels needs at least one stage, for example channels=[32,64]")
+    return positive_ints("channels", channels)
+
+
+def stage_sizes(size: Size, *, count: int, kernel: int, stride: int, resample: str) -> list[Size]:
     """Returns the heights and widths that a stack of down-sampling stages goes through, the input's first.
 
     `conv`: n -> floor((n + 2p - k) / s) + 1 with p = (k - 1) // 2;  `pool`: n -> floor(n / s).
@@ -23,7 +30,7 @@ def stage_sizes(size: Size, *, stages: int, kernel: int, stride: int, resample: 
     """
     pad = (kernel - 1) // 2
     sizes = [size]
-    for stage in range(stages):
+    for stage in range(count):
         height, width = sizes[-1]
         if resample == "conv":
             height, width = ((n + 2 * pad - kernel) // stride + 1 for n in (height, width))
@@ -31,7 +38,7 @@ def stage_sizes(size: Size, *, stages: int, kernel: int, stride: int, resample: 
             height, width = height // stride, width // stride
         if min(height, width) < 1:
             raise ValueError(
-                f"an image of {size[0]}x{size[1]} is too small for {stages} stages of stride {stride}: stage "
+                f"an image of {size[0]}x{size[1]} is too small for {count} stages of stride {stride}: stage "
                 f"{stage + 1} would be empty; use fewer entries in channels"
             )
         sizes.append((height, width))
@@ -83,12 +90,10 @@ class ConvEncoder(Encoder):
     ) -> None:
         super().__init__()
         self.in_shape = image_shape("in_shape", in_shape)
-        channels, dense = positive_ints("channels", channels), positive_ints("dense", dense)
+        channels, dense = stages(channels), positive_ints("dense", dense)
         positive_int("kernel", kernel), positive_int("stride", stride), fraction("dropout", dropout)
         one_of("downsample", downsample, ("conv", "pool"))
-        if not channels:
-            raise ValueError("channels needs at least one stage, for example channels=[32,64]")
-        sizes = stage_sizes(self.in_shape[1:], stages=len(channels), kernel=kernel, stride=stride, resample=downsample)
+        sizes = stage_sizes(self.in_shape[1:], count=len(channels), kernel=kernel, stride=stride, resample=downsample)
         layers: list[nn.Module] = []
         for c_in, c_out in zip((self.in_shape[0], *channels), channels, strict=False):
             if downsample == "conv":
@@ -149,14 +154,12 @@ class ConvDecoder(Decoder):
         super().__init__()
         self.in_shape = tuple(in_shape)
         self.out_shape = image_shape("out_shape", out_shape)
-        channels, dense = positive_ints("channels", channels)[::-1], positive_ints("dense", dense)[::-1]
+        channels, dense = stages(channels)[::-1], positive_ints("dense", dense)[::-1]
         positive_int("kernel", kernel), positive_int("stride", stride), fraction("dropout", dropout)
         one_of("upsample", upsample, ("conv", "nearest"))
-        if not channels:
-            raise ValueError("channels needs at least one stage, for example channels=[32,64]")
         sizes = stage_sizes(
             self.out_shape[1:],
-            stages=len(channels),
+            count=len(channels),
             kernel=kernel,
             stride=stride,
             resample="conv" if upsample == "conv" else "pool",

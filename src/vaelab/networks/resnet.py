@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vaelab.checks import fraction, image_shape, positive_int, positive_ints
+from vaelab.checks import fraction, image_shape, positive_int
 from vaelab.networks.base import Decoder, Encoder, activation_layer, check_latent_map, norm_layer
-from vaelab.networks.conv import Size, stage_sizes
+from vaelab.networks.conv import Size, stage_sizes, stages
 
 
 class ResidualBlock(nn.Module):
@@ -74,9 +74,9 @@ class ResNetEncoder(Encoder):
     ) -> None:
         super().__init__()
         self.in_shape = image_shape("in_shape", in_shape)
-        channels = positive_ints("channels", channels)
+        channels = stages(channels)
         positive_int("blocks", blocks), fraction("dropout", dropout)
-        sizes = stage_sizes(self.in_shape[1:], stages=len(channels), kernel=2, stride=2, resample="pool")
+        sizes = stage_sizes(self.in_shape[1:], count=len(channels), kernel=2, stride=2, resample="pool")
         layers: list[nn.Module] = [nn.Conv2d(self.in_shape[0], channels[0], 3, padding=1)]
         for c_in, c_out, size in zip((channels[0], *channels), channels, sizes[1:], strict=False):
             for i in range(blocks):
@@ -125,9 +125,9 @@ class ResNetDecoder(Decoder):
         super().__init__()
         self.in_shape = tuple(in_shape)
         self.out_shape = image_shape("out_shape", out_shape)
-        channels = positive_ints("channels", channels)[::-1]
+        channels = stages(channels)[::-1]
         positive_int("blocks", blocks), fraction("dropout", dropout)
-        sizes = stage_sizes(self.out_shape[1:], stages=len(channels), kernel=2, stride=2, resample="pool")[::-1]
+        sizes = stage_sizes(self.out_shape[1:], count=len(channels), kernel=2, stride=2, resample="pool")[::-1]
         first = (channels[0], *sizes[0])
         layers: list[nn.Module] = []
         if len(self.in_shape) == 3:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from vaelab.checks import at_least_zero, positive_int
-from vaelab.models.terms import Terms
+from vaelab.checks import at_least_zero, one_of, positive_int
+from vaelab.models.terms import Terms, sum_groups
 from vaelab.objectives.base import Objective, bound_logs
+from vaelab.objectives.estimators import log_posterior
 from vaelab.schedules import Constant, Schedule
 
 
@@ -21,20 +22,35 @@ class ELBO(Objective):
         beta: final weight of the KL.
         schedule: w, a function of the number of batches seen.
         num_samples: K, draws of z for every example.
+        estimator: of the gradient: standard (of the KL in closed form, where there is one) or stl (of a sampled KL,
+            without the score of q: Roeder, Wu & Duvenaud 2017, "Sticking the landing").
 
     Raises:
-        ValueError: for a negative `beta` or a `num_samples` below 1.
+        ValueError: for a negative `beta`, a `num_samples` below 1 or an unknown `estimator`; in `forward`, if stl meets
+            a hierarchy or a posterior that cannot be detached.
     """
 
-    def __init__(self, *, beta: float = 1.0, schedule: Schedule | None = None, num_samples: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        beta: float = 1.0,
+        schedule: Schedule | None = None,
+        num_samples: int = 1,
+        estimator: str = "standard",
+    ) -> None:
         super().__init__()
         self.beta = at_least_zero("beta", beta)
         self.schedule = schedule or Constant()
         self.num_samples = positive_int("num_samples", num_samples)
+        self.estimator = one_of("estimator", estimator, ("standard", "stl"))
 
     def forward(self, terms: Terms, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Returns the weighted loss, and the logs with the weight `beta` that was in force."""
         beta = self.beta * self.schedule(step)
         log_px, kl = terms.log_px.mean(), terms.kl.mean()
-        loss = beta * kl - log_px
+        if self.estimator == "stl":
+            sampled = log_posterior(terms, "stl") - sum_groups([latent.log_pz for latent in terms.latents])
+            loss = beta * sampled.mean() - log_px
+        else:
+            loss = beta * kl - log_px
         return loss, {**bound_logs(loss, log_px, kl), "beta": beta}

@@ -1,6 +1,21 @@
 """Priors: p(z)."""
 
 from vaelab.priors.base import Prior
+from vaelab.priors.bernoulli import BernoulliPrior
+from vaelab.priors.categorical import CategoricalPrior
+from vaelab.priors.flow import FlowPrior
+from vaelab.priors.gaussian_mixture import GaussianMixturePrior
 from vaelab.priors.standard_normal import StandardNormalPrior
+from vaelab.priors.uniform_sphere import UniformSpherePrior
+from vaelab.priors.vamp import VampPrior
 
-__all__ = ["Prior", "StandardNormalPrior"]
+__all__ = [
+    "BernoulliPrior",
+    "CategoricalPrior",
+    "FlowPrior",
+    "GaussianMixturePrior",
+    "Prior",
+    "StandardNormalPrior",
+    "UniformSpherePrior",
+    "VampPrior",
+]

@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
 from torch.distributions import Distribution
 
 
 class Prior(nn.Module):
-    """p(z): a distribution of empty batch shape and event shape `latent_shape`."""
+    """p(z): a distribution of empty batch shape and event shape `latent_shape`.
+
+    Attributes:
+        latent_shape: shape of z, (D,) or (D, h, w).
+        space: where z lies; None is wherever the sampler draws it.
+    """
 
     latent_shape: tuple[int, ...]
+    space: str | None = "Euclidean space"
 
     def forward(self) -> Distribution:
         """Returns p(z)."""
         raise NotImplementedError
+
+    def attach(self, posterior: Callable[[Tensor], Distribution], x_shape: Sequence[int]) -> None:
+        """Tells the prior of the model that it belongs to; most priors need not know.
+
+        Args:
+            posterior: x (B, *x_shape), in the data's own range, -> q(z|x).
+            x_shape: data shape (C, H, W).
+        """
+
+    def check_space(self, space: str, remedy: str) -> None:
+        """Raises a ValueError that names the `remedy` if this is no density on the `space` of the sampler's draws."""
+        if self.space not in (None, space):
+            raise ValueError(
+                f"{type(self).__name__} is a prior on {self.space}, but the sampler draws z on {space}; choose {remedy}"
+            )

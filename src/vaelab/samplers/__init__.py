@@ -1,7 +1,28 @@
 """Samplers: q(z|x), from features to a posterior that can be drawn from by reparameterisation."""
 
 from vaelab.samplers.base import Sampler
+from vaelab.samplers.bernoulli import BernoulliSampler
+from vaelab.samplers.categorical import CategoricalSampler
+from vaelab.samplers.coupling import CouplingFlowSampler
 from vaelab.samplers.deterministic import Delta, DeterministicSampler
+from vaelab.samplers.full_gaussian import FullGaussianSampler
 from vaelab.samplers.gaussian import GaussianSampler
+from vaelab.samplers.iaf import IAFSampler
+from vaelab.samplers.laplace import LaplaceSampler
+from vaelab.samplers.planar import PlanarFlowSampler
+from vaelab.samplers.von_mises_fisher import VonMisesFisherSampler
 
-__all__ = ["Delta", "DeterministicSampler", "GaussianSampler", "Sampler"]
+__all__ = [
+    "BernoulliSampler",
+    "CategoricalSampler",
+    "CouplingFlowSampler",
+    "Delta",
+    "DeterministicSampler",
+    "FullGaussianSampler",
+    "GaussianSampler",
+    "IAFSampler",
+    "LaplaceSampler",
+    "PlanarFlowSampler",
+    "Sampler",
+    "VonMisesFisherSampler",
+]

@@ -10,9 +10,19 @@ from torch.distributions import Distribution
 
 
 class Sampler(nn.Module):
-    """q(z|x): features (B, *in_shape) -> a distribution of batch shape (B,) and event shape `latent_shape`."""
+    """q(z|x): features (B, *in_shape) -> a distribution of batch shape (B,) and event shape `latent_shape`.
+
+    The distribution's `mean` is a point estimate of z that draws no noise.
+
+    Attributes:
+        latent_shape: shape of z, (D,) or (D, h, w).
+        space: where z lies; a prior must be a density on the same space.
+        remedy: a prior to choose for this space.
+    """
 
     latent_shape: tuple[int, ...]
+    space: str = "Euclidean space"
+    remedy: str = "model/prior=standard_normal"
 
     def forward(self, features: Tensor) -> Distribution:
         """Returns the posterior of every example in the batch."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ class Delta(Distribution):
     reconstruction term alone; it is not a bound on log p(x).
     """
 
-    arg_constraints: dict[str, constraints.Constraint] = {}
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
     has_rsample = True
 
     def __init__(self, point: Tensor, event_dims: int) -> None:
@@ -36,6 +37,10 @@ class Delta(Distribution):
     def variance(self) -> Tensor:
         """Zeros, (B, *event)."""
         return torch.zeros_like(self.point)
+
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Repeats the point, without its gradient: (*sample_shape, B, *event)."""
+        return self.rsample(sample_shape).detach()
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Repeats the point: (*sample_shape, B, *event)."""

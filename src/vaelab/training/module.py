@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from vaelab.metrics import NonFiniteError, Window, weighted_means
 from vaelab.models import VAE
-from vaelab.numerics import get_rng_state, set_rng_state
+from vaelab.numerics import get_rng_state, seed_rng, set_rng_state
 from vaelab.objectives import Objective
 from vaelab.schedules import Schedule
 
@@ -98,7 +98,7 @@ class VAEModule(L.LightningModule):
             set_rng_state(self._resumed_rng[min(self.global_rank, len(self._resumed_rng) - 1)], self.device)
             self._resumed_rng = []
         elif self.trainer.world_size > 1:
-            torch.manual_seed(torch.initial_seed() + self.global_rank)  # other noise on every device
+            seed_rng(torch.initial_seed() + self.global_rank, self.device)  # other noise on every device
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Reports every few batches and behind the last one of an epoch."""
@@ -151,7 +151,7 @@ class VAEModule(L.LightningModule):
         """Puts the training noise aside and seeds that of the evaluation."""
         self._evaluation.clear()
         self._train_rng = get_rng_state(self.device)
-        torch.manual_seed(EVALUATION_SEED + self.global_rank)
+        seed_rng(EVALUATION_SEED + self.global_rank, self.device)
 
     def on_validation_epoch_end(self) -> None:
         """Reports the means over the split and goes back to the training noise."""

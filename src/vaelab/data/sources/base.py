@@ -11,11 +11,21 @@ from vaelab.data.images import Images
 
 
 class Source(ABC):
-    """Finds a data set and reads it into memory."""
+    """Finds a data set and reads it into memory.
+
+    Attributes:
+        origin: what messages call the data: its file or folder, where there is one.
+    """
+
+    origin: str
 
     @abstractmethod
     def load(self) -> tuple[Images, Images | None]:
-        """Returns (training set, official test set or None); downloads first where that is how the data comes."""
+        """Returns (training set, official test set or None); downloads first where that is how the data comes.
+
+        Raises:
+            ValueError: naming the file, what was expected, and the remedy.
+        """
 
 
 def make_images(x: Tensor, y: Tensor | None, *, origin: str) -> Images:
@@ -24,16 +34,19 @@ def make_images(x: Tensor, y: Tensor | None, *, origin: str) -> Images:
     Raises:
         ValueError: naming `origin`, for a wrong shape, dtype, range or number of labels.
     """
+    shape = "x".join(map(str, x.shape))
     if x.ndim not in (3, 4):
-        raise ValueError(f"{origin}: images must be N x H x W or N x H x W x C, but are {'x'.join(map(str, x.shape))}")
-    if x.ndim == 4 and x.shape[-1] > 16:
         raise ValueError(
-            f"{origin}: images must be N x H x W x C with the channels last, but {x.shape[-1]} channels were found "
-            f"({'x'.join(map(str, x.shape))}); transpose them"
+            f"{origin}: images must be N x H x W or N x H x W x C, but are {shape or 'a single number'}; reshape them"
         )
-    if len(x) == 0:
-        raise ValueError(f"{origin} holds no images")
-    x = x.unsqueeze(1) if x.ndim == 3 else x.movedim(-1, 1)
+    if x.numel() == 0:
+        raise ValueError(f"{origin} holds no images (N x H x W is {shape}); write the file again")
+    if x.ndim == 4 and x.shape[1] < min(x.shape[2:]):
+        raise ValueError(
+            f"{origin}: images must be N x H x W x C, but {shape} looks like N x C x H x W; move the channels to the "
+            "end with numpy.moveaxis(x, 1, -1)"
+        )
+    x = x.detach().unsqueeze(1) if x.ndim == 3 else x.detach().movedim(-1, 1)
     scale = 255
     if x.dtype == torch.bool:
         x, scale = x.to(torch.uint8), 1
@@ -42,13 +55,36 @@ def make_images(x: Tensor, y: Tensor | None, *, origin: str) -> Images:
         if not bool(torch.isfinite(x).all()):
             raise ValueError(f"{origin}: the images hold NaN or infinite values; remove them")
     elif x.dtype != torch.uint8:
-        raise ValueError(f"{origin}: images must be uint8 (0 to 255), bool or floating point, but are {x.dtype}; convert them")
+        raise ValueError(
+            f"{origin}: images must be uint8 (0 to 255), bool or floating point, but are {x.dtype}; convert them, for "
+            "example with x.astype('uint8')"
+        )
+    elif int(x.max()) <= 1:
+        raise ValueError(
+            f"{origin}: uint8 images must have grey levels from 0 to 255, but the largest is {int(x.max())}; save "
+            "binary images as bool"
+        )
+    return Images(x=x.contiguous(), y=check_labels(y, len(x), origin=origin), scale=scale)
+
+
+def check_labels(y: Tensor | None, number: int, *, origin: str) -> Tensor:
+    """Checks labels (N,) for `number` images and returns them as int64; without labels, all are 0.
+
+    Raises:
+        ValueError: naming `origin`, for a wrong shape, dtype, range or number.
+    """
     if y is None:
-        y = torch.zeros(len(x), dtype=torch.int64)
+        return torch.zeros(number, dtype=torch.int64)
     if y.ndim != 1 or y.is_floating_point() or y.is_complex():
-        raise ValueError(f"{origin}: labels must be whole numbers of shape ({len(x)},), but are {y.dtype} of shape {tuple(y.shape)}")
-    if len(y) != len(x):
-        raise ValueError(f"{origin} holds {len(x)} images but {len(y)} labels")
+        raise ValueError(
+            f"{origin}: labels must be whole numbers of shape ({number},), but are {y.dtype} of shape "
+            f"{tuple(y.shape)}; convert them, or leave them out"
+        )
+    if len(y) != number:
+        raise ValueError(
+            f"{origin} holds {number:,} images but {len(y):,} labels; give each image one, or leave them out"
+        )
+    y = y.long()
     if int(y.min()) < 0:
-        raise ValueError(f"{origin}: labels must count from 0, but the smallest is {int(y.min())}")
-    return Images(x=x.contiguous(), y=y.long(), scale=scale)
+        raise ValueError(f"{origin}: labels must count from 0, but the smallest is {int(y.min())}; renumber them")
+    return y

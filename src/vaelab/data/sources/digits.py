@@ -10,7 +10,9 @@ from vaelab.data.sources.base import Source
 
 
 class Digits(Source):
-    """The 1,797 real handwritten digits of 8x8 pixels and 17 grey levels that ship with scikit-learn (UCI optdigits)."""
+    """The 1,797 real handwritten digits of 8x8 pixels, 17 grey levels, that ship with scikit-learn (UCI optdigits)."""
+
+    origin = "scikit-learn's digits"
 
     def load(self) -> tuple[Images, Images | None]:
         """Returns all digits; they come without an official test set."""
