@@ -18,7 +18,9 @@ ENV = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "160"}
 
 def call(*arguments: str, cwd: Path = ROOT, command: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     start = command or (sys.executable, str(ROOT / "train.py"))
-    return subprocess.run([*start, *arguments], cwd=cwd, env=ENV, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(
+        [*start, *arguments], cwd=cwd, env=ENV, capture_output=True, text=True, timeout=300, check=False
+    )
 
 
 @pytest.mark.parametrize(
@@ -26,7 +28,8 @@ def call(*arguments: str, cwd: Path = ROOT, command: tuple[str, ...] = ()) -> su
     [
         (["model.latent_dmi=16"], "there is no key 'model.latent_dmi'; did you mean 'model.latent_dim'?"),
         (["latent_dim=16"], "there is no key 'latent_dim'; did you mean 'model.latent_dim'?"),
-        (["data=mnsit"], "choose one of arrays, digits, emnist, fashion_mnist, image_folder, kmnist, mnist; did you mean 'mnist'?"),
+        (["data=mnsit"], "choose one of arrays, digits, emnist, "),
+        (["data=mnsit"], "did you mean 'mnist'?"),
         (["experimnet=keras_conv"], "did you mean 'experiment'?"),
         (["model/likelihod=gaussian"], "did you mean 'model/likelihood'?"),
         (["model.latent_dim=["], "no viable alternative"),
@@ -46,11 +49,11 @@ def test_a_mistake_is_one_sentence_and_leaves_no_directory(tmp_path, arguments, 
 @pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["-sc", "install=bash"]])
 def test_help_answers_without_heavy_imports(arguments):
     code = (
-        "import sys; sys.argv = ['train.py', *%r]\n"
+        f"import sys; sys.argv = ['train.py', *{arguments!r}]\n"
         "from vaelab.train import main\n"
         "try: main()\n"
         "finally: assert not {'torch', 'lightning', 'sklearn', 'matplotlib'} & set(sys.modules), 'heavy'\n"
-    ) % (arguments,)
+    )
     done = call(command=(sys.executable, "-c", code))
     assert done.returncode == 0, done.stderr
     assert len(done.stdout) > 500
@@ -74,7 +77,8 @@ def test_shell_completion_knows_options_and_keys():
 def test_other_ways_to_start_work_from_any_directory(tmp_path, way):
     script = Path(sys.executable).with_name("vaelab-train")
     command = (sys.executable, "-m", "vaelab.train") if way == "module" else (str(script),)
-    done = call("data=digits", "trainer.max_epochs=1", "callbacks=quiet", "hydra.run.dir=run", cwd=tmp_path, command=command)
+    arguments = ("data=digits", "trainer.max_epochs=1", "callbacks=quiet", "hydra.run.dir=run")
+    done = call(*arguments, cwd=tmp_path, command=command)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run/metrics.json").read_text())["epochs"] == 1
     assert "python train.py resume=run" in done.stdout

@@ -59,7 +59,7 @@ def test_one_sentence_that_names_the_entry_and_no_files(train, tmp_path, argumen
 
 @pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there(train):
-    with pytest.raises(UserError, match="trainer.accelerator=cpu works everywhere"):
+    with pytest.raises(UserError, match=r"trainer\.accelerator=cpu works everywhere"):
         train("run", "trainer.accelerator=gpu")
 
 

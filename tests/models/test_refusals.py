@@ -84,7 +84,7 @@ def test_whole_numbers_will_do_as_normalisation():
 
 @pytest.mark.parametrize("wrong", [{"mean": [0.1, 0.2]}, {"std": [0.0]}, {"std": [math.nan]}])
 def test_an_impossible_normalisation_is_refused(wrong):
-    with pytest.raises(ValueError, match="mean needs|std must"):
+    with pytest.raises(ValueError, match=r"mean needs|std must"):
         make(**wrong)
 
 

@@ -70,6 +70,18 @@ def test_dip_is_content_with_an_aggregate_of_unit_covariance() -> None:
     assert first["dip_diagonal"].item() == pytest.approx(2 * (1 - 0.36) ** 2)
 
 
+def test_dip_ii_needs_the_posteriors_variance_and_dip_i_only_its_mean() -> None:
+    class Flow(Delta):
+        @property
+        def variance(self) -> Tensor:
+            raise NotImplementedError
+
+    terms = terms_of(Flow(torch.randn(4, 2), 1), normal(torch.zeros(2)))
+    assert math.isfinite(DIPVAE(variant="i")(terms, 0)[0].item())
+    with pytest.raises(ValueError, match="variant must be i for a Flow posterior, whose variance is not known"):
+        DIPVAE(variant="ii")(terms, 0)
+
+
 def test_dip_adds_latent_groups_and_flattens_maps() -> None:
     torch.manual_seed(1)
     flat = random_terms().latents[0]

@@ -21,6 +21,7 @@ from torch.distributions import (
 from vaelab.models import Latent, Terms
 from vaelab.objectives import CIWAE, ELBO, IWAE, MIWAE, PIWAE, Objective, Renyi
 from vaelab.objectives.estimators import detached
+from vaelab.samplers import Delta
 
 ESTIMATORS = ("standard", "stl", "dreg")
 
@@ -240,7 +241,7 @@ def test_the_signal_to_noise_ratio_grows_with_the_draws_for_dreg_and_falls_for_t
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_piwae_gives_the_decoder_iwaes_gradient_and_the_encoder_miwaes(estimator: str) -> None:
+def test_piwae_gives_decoder_and_prior_iwaes_gradient_and_the_encoder_miwaes(estimator: str) -> None:
     results = []
     for objective in (
         PIWAE(num_groups=3, group_size=2, estimator=estimator),
@@ -248,9 +249,10 @@ def test_piwae_gives_the_decoder_iwaes_gradient_and_the_encoder_miwaes(estimator
         MIWAE(num_groups=3, group_size=2, estimator=estimator),
     ):
         torch.manual_seed(11)
-        copies = replicas(5)
+        centre = torch.full((5, LATENT), 0.2).double().requires_grad_()  # of a learned prior: with the decoder
+        copies = replicas(5, prior=Independent(Normal(centre, torch.ones(LATENT).double()), 1))
         loss, _ = objective(copies.terms(6), 0)
-        results.append((loss.detach(), *copies.gradients(loss, copies.parameters).split(2 * LATENT, 1)))
+        results.append((loss.detach(), *copies.gradients(loss, [*copies.parameters, centre]).split([4, 5], 1)))
     piwae, iwae, miwae = results
     torch.testing.assert_close(piwae[0], iwae[0])
     torch.testing.assert_close(piwae[1], miwae[1])
@@ -328,6 +330,14 @@ def test_a_detached_posterior_has_the_same_density_and_differentiates_by_z_alone
     assert by_scale is None
     assert q.log_prob(z).sum().requires_grad
     assert torch.autograd.grad(q.log_prob(z).sum(), mean)[0].any()
+
+
+@pytest.mark.parametrize("objective", [ELBO(estimator="stl"), IWAE(num_samples=2, estimator="dreg")])
+def test_a_deterministic_code_has_the_standard_gradient_only(objective: Objective) -> None:
+    code = Delta(torch.randn(4, LATENT).requires_grad_(), 1)
+    latent = Latent(z=code.rsample((2,)), q=code, p=standard_normal())
+    with pytest.raises(ValueError, match="estimator must be standard for a deterministic code"):
+        objective(Terms(log_px=latent.z.sum(-1), latents=(latent,)), 0)
 
 
 def test_a_posterior_that_cannot_be_detached_is_refused_by_name() -> None:

@@ -21,6 +21,7 @@ from vaelab.errors import UserError
 from vaelab.experiment.files import BEST, LAST
 from vaelab.experiment.instantiate import build, refusal
 from vaelab.models import VAE
+from vaelab.numerics import seeded
 from vaelab.schedules import Constant, Schedule
 from vaelab.training import AtomicCheckpointIO, GracefulStop, VAEModule
 
@@ -96,7 +97,7 @@ def load_data(cfg: DictConfig) -> ImageDataModule:
             x_shape=list(data.x_shape),
             levels=data.levels,
             train_size=len(data.splits["train"]),
-            num_classes=data.splits["train"].num_classes,
+            num_classes=data.num_classes,
             mean=mean,
             std=std,
         )
@@ -125,9 +126,24 @@ def build_module(cfg: DictConfig, data: ImageDataModule) -> VAEModule:
         log_every_n_steps=cfg.trainer.log_every_n_steps,
         config=stored_config(cfg),
     )
+    check_fit(module, data)
     if cfg.compile:
         model.compile()
     return module
+
+
+@torch.no_grad()
+def check_fit(module: VAEModule, data: ImageDataModule) -> None:
+    """Scores two images, so that parts that do not fit each other are refused now and not when training starts."""
+    x, _ = data.splits["train"].batch(slice(0, 2))
+    module.eval()
+    try:
+        with seeded(0, x.device):
+            module.objective(module.model(x, num_samples=module.objective.num_samples), 0)
+    except (ValueError, NotImplementedError) as error:
+        raise UserError(f"these parts do not fit each other: {error}") from error
+    finally:
+        module.train()
 
 
 def stored_config(cfg: DictConfig) -> dict[str, Any]:
@@ -190,7 +206,10 @@ def build_trainer(cfg: DictConfig, directory: Path, callbacks: list[Callback]) -
 
 def steps_per_epoch(data: ImageDataModule, trainer: L.Trainer) -> int:
     """Returns the number of training batches of an epoch, on every device."""
-    total = data.steps_per_epoch(trainer.world_size)
+    try:
+        total = data.steps_per_epoch(trainer.world_size)
+    except ValueError as error:
+        raise UserError(str(error)) from error
     limit = trainer.limit_train_batches
     if limit is None:
         return total

@@ -18,6 +18,7 @@ class BernoulliLikelihood(Likelihood):
     """
 
     supports = ("binary", "levels", "unit")
+    probability_of = ("binary",)
     remedy = "rescale it to [0, 1] (data.normalize=standard then serves the encoder), or use model/likelihood=gaussian"
 
     def forward(self, params: Tensor) -> Independent:

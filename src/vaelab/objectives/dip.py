@@ -54,8 +54,16 @@ def covariance(q: Distribution, *, within: bool) -> Tensor:
     Args:
         q: posteriors of the batch.
         within: add the mean over the batch of the posterior variances to the diagonal.
+
+    Raises:
+        ValueError: for a posterior whose variance is not known, as that of a flow.
     """
     mean = q.mean.reshape(-1, q.event_shape.numel())
     centred = mean - mean.mean(0)
     between = centred.T @ centred / len(mean)
-    return between + torch.diag(q.variance.reshape_as(mean).mean(0)) if within else between
+    if not within:
+        return between
+    try:
+        return between + torch.diag(q.variance.reshape_as(mean).mean(0))
+    except NotImplementedError:
+        raise ValueError(f"variant must be i for a {type(q).__name__} posterior, whose variance is not known") from None

@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from vaelab.checks import at_least_zero, one_of, positive_int
-from vaelab.models.terms import Terms, sum_groups
+from vaelab.models.terms import Terms
 from vaelab.objectives.base import Objective, bound_logs
-from vaelab.objectives.estimators import log_posterior
+from vaelab.objectives.estimators import log_ratio
 from vaelab.schedules import Constant, Schedule
 
 
@@ -27,7 +27,7 @@ class ELBO(Objective):
 
     Raises:
         ValueError: for a negative `beta`, a `num_samples` below 1 or an unknown `estimator`; in `forward`, if stl meets
-            a hierarchy or a posterior that cannot be detached.
+            a hierarchy, a deterministic code or a posterior that cannot be detached.
     """
 
     def __init__(
@@ -48,9 +48,6 @@ class ELBO(Objective):
         """Returns the weighted loss, and the logs with the weight `beta` that was in force."""
         beta = self.beta * self.schedule(step)
         log_px, kl = terms.log_px.mean(), terms.kl.mean()
-        if self.estimator == "stl":
-            sampled = log_posterior(terms, "stl") - sum_groups([latent.log_pz for latent in terms.latents])
-            loss = beta * sampled.mean() - log_px
-        else:
-            loss = beta * kl - log_px
+        weighed = -log_ratio(terms, "stl").mean() if self.estimator == "stl" else kl
+        loss = beta * weighed - log_px
         return loss, {**bound_logs(loss, log_px, kl), "beta": beta}

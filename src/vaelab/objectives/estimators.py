@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaelab.models.terms import Latent, Terms, sum_groups
+from vaelab.samplers import Delta
 
 ESTIMATORS = ("standard", "stl", "dreg")
 PLAIN = (bool, int, float, str, torch.Size, type(None))
@@ -50,19 +51,22 @@ def detached(q: Distribution) -> Distribution:
     return cut
 
 
-def log_posterior(terms: Terms, estimator: str) -> Tensor:
-    """Returns log q(z|x) in nats, (K, B); for `stl` and `dreg` the parameters of q in it are held fixed.
+def log_ratio(terms: Terms, estimator: str) -> Tensor:
+    """Returns log p(z) - log q(z|x) in nats, (K, B); for `stl` and `dreg` the parameters of q in it are held fixed.
 
-    This is "sticking the landing" (Roeder, Wu & Duvenaud 2017): the score, d log q(z|x) / d phi at fixed z,
-    has mean zero and is left out; what remains vanishes, draw by draw, where q is the true posterior.
+    This is "sticking the landing" (Roeder, Wu & Duvenaud 2017): the score, d log q(z|x) / d phi at fixed z, has mean
+    zero and is left out; what remains vanishes, draw by draw, where q is the true posterior.
 
     Raises:
-        ValueError: if the parameters are to be held fixed in a hierarchy, or in a posterior that cannot be detached.
+        ValueError: if the parameters are to be held fixed in a hierarchy, in a deterministic code or in a posterior
+            that cannot be detached.
     """
     if estimator == "standard":
-        return sum_groups([latent.log_qz for latent in terms.latents])
+        return sum_groups([latent.log_ratio for latent in terms.latents])
     latent = only_latent(terms, f"estimator={estimator}")
-    return detached(latent.q).log_prob(latent.z)
+    if isinstance(latent.q, Delta):
+        raise ValueError("estimator must be standard for a deterministic code, which has no density")
+    return Latent(z=latent.z, q=detached(latent.q), p=latent.p).log_ratio
 
 
 def log_mean_exp(values: Tensor, dim: int) -> Tensor:
@@ -91,17 +95,15 @@ def importance_bound(terms: Terms, *, decoder_groups: int, encoder_groups: int, 
         ValueError: if the draws do not fall into such groups; if phi is to be treated apart in a hierarchy, in a
             posterior that cannot be detached, or in a compiled model.
     """
-    log_q = log_posterior(terms, estimator)
-    log_joint = terms.log_px + sum_groups([latent.log_pz for latent in terms.latents])
-    log_w = log_joint - log_q
+    ratio = log_ratio(terms, estimator)
+    log_w = terms.log_px + ratio
     bound = log_mean_exp(_grouped(log_w, decoder_groups), 1).mean()
     if decoder_groups == encoder_groups and estimator != "dreg":
         return bound
-    theirs = _shares(log_w, decoder_groups)
-    mine = _shares(log_w, encoder_groups)
+    decoder, encoder = _shares(log_w, decoder_groups), _shares(log_w, encoder_groups)
     if estimator == "dreg":
-        mine = encoder_groups * mine.square()
-    return bound + _encoder_part((mine - theirs) / log_w.shape[1], terms, log_q)
+        encoder = encoder_groups * encoder.square()
+    return bound + _encoder_part(encoder - decoder, terms, ratio) / log_w.shape[1]
 
 
 def _grouped(log_w: Tensor, groups: int) -> Tensor:
@@ -116,10 +118,11 @@ def _shares(log_w: Tensor, groups: int) -> Tensor:
     return _grouped(log_w.detach(), groups).softmax(1).flatten(0, 1) / groups
 
 
-def _encoder_part(weights: Tensor, terms: Terms, log_q: Tensor) -> Tensor:
+def _encoder_part(weights: Tensor, terms: Terms, ratio: Tensor) -> Tensor:
     """Returns 0, with the gradient of sum(weights * log w) by the encoder alone, for constant `weights` (K, B).
 
-    log q belongs to the encoder; log p(x, z) reaches it through z only, so its derivative by z is taken on the spot.
+    log p(x|z) reaches the encoder through z only, so its derivative by z is taken on the spot. In `ratio`, which is
+    log p(z) - log q(z|x), everything belongs to the encoder but the prior's own parameters.
     """
     latent = only_latent(terms, "treating the encoder's gradient apart")
     z = latent.z
@@ -128,6 +131,6 @@ def _encoder_part(weights: Tensor, terms: Terms, log_q: Tensor) -> Tensor:
     (by_z,) = torch.autograd.grad((weights * terms.log_px).sum(), z, retain_graph=True, allow_unused=True)
     if by_z is None:
         raise ValueError("the encoder's gradient cannot be treated apart in a compiled model; choose compile=false")
-    (by_z_of_prior,) = torch.autograd.grad((weights * latent.log_pz).sum(), z, retain_graph=True)
-    through_z = ((by_z + by_z_of_prior) * (z - z.detach())).sum()
-    return through_z - (weights * (log_q - log_q.detach())).sum()
+    through_z = (by_z * (z - z.detach())).sum()
+    through_ratio = (weights * (ratio - latent.p.log_prob(z.detach()))).sum()
+    return through_z + through_ratio - through_ratio.detach()

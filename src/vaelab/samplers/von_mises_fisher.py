@@ -19,9 +19,11 @@ MIN_CONCENTRATION = 1e-3
 class VonMisesFisherSampler(Sampler):
     """q(z|x) = C_D(kappa(x)) exp(kappa(x) mu(x) . z) for unit vectors z in D dimensions (section 3.1).
 
-    The network emits a vector, whose direction is mu, and s with kappa = softplus(s) + 0.001. Of a latent map every
+    The network emits a vector, whose direction is mu, and s with kappa = D softplus(s) + 0.001. Of a latent map every
     position has a unit vector of its own along the channels. The KL to the uniform distribution has a closed form. The
-    `mean` is mu, a point estimate on the sphere. Deviation from the paper's code: kappa may fall below 1.
+    `mean` is mu, a point estimate on the sphere. Deviation from the paper's code (kappa = softplus(s) + 1): draws keep to
+    mu when kappa is of the order of D, so that kappa starts there; a start at 1 is noise in many dimensions, and the KL
+    collapses.
 
     Args:
         in_shape: feature shape.
@@ -45,6 +47,6 @@ class VonMisesFisherSampler(Sampler):
     def forward(self, features: Tensor) -> ChannelsFirst:
         """Maps features (B, *in_shape) to vMF(mu, kappa) of batch shape (B,) and event shape `latent_shape`."""
         direction = normalize(at_least_float32(self.direction(features)), dim=1).movedim(1, -1)
-        concentration = softplus(at_least_float32(self.concentration(features))).squeeze(1) + MIN_CONCENTRATION
-        fisher = VonMisesFisher(direction, concentration)
+        scale = softplus(at_least_float32(self.concentration(features))).squeeze(1)
+        fisher = VonMisesFisher(direction, self.latent_shape[0] * scale + MIN_CONCENTRATION)
         return ChannelsFirst(Independent(fisher, len(self.latent_shape) - 1, validate_args=False), parts=1)
