@@ -87,21 +87,9 @@ def test_draws_and_densities_of_a_batch_are_those_of_its_examples(
     assert z.dtype == log_prob.dtype == torch.float64
     assert log_prob.shape == (K, B)
     assert len(log_prob.flatten().unique()) > 1
-    if build is PlanarFlowSampler:  # knows its own draws alone: draw the same noise example by example
-        torch.manual_seed(1)
-        z = q.rsample((1,))
-        log_prob = q.log_prob(z)
-        torch.manual_seed(1)
-        eps = torch.randn(1, B, sampler.size, dtype=torch.float64)
     for b in range(B):
         single = sampler(features[b : b + 1])
-        if build is PlanarFlowSampler:
-            u = single.base.mean + single.base.stddev * eps[:, b : b + 1]
-            pushed, log_det = single._push(u)
-            torch.testing.assert_close(pushed.view_as(z[:, b : b + 1]), z[:, b : b + 1])
-            torch.testing.assert_close(single.base.log_prob(u) - log_det, log_prob[:, b : b + 1])
-        else:
-            torch.testing.assert_close(single.log_prob(z[:, b : b + 1]), log_prob[:, b : b + 1])
+        torch.testing.assert_close(single.log_prob(z[:, b : b + 1]), log_prob[:, b : b + 1])
 
 
 @pytest.mark.parametrize(("build", "in_shape", "latent_shape"), SHAPES)
@@ -132,15 +120,19 @@ def test_half_precision_features_give_a_density_in_float32(build: Build) -> None
         log_prob = q.log_prob(z)
     assert z.dtype == log_prob.dtype == q.mean.dtype == torch.float32
     # The same distribution, drawn from and scored without autocast, has the same density at the same points.
-    if build is PlanarFlowSampler:
-        torch.manual_seed(1)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            log_prob = q.log_prob(q.rsample((K,)))
-        torch.manual_seed(1)
-        exact = q.log_prob(q.rsample((K,)))
-    else:
-        exact = q.log_prob(z.clone())
+    exact = q.log_prob(z.clone())
     torch.testing.assert_close(log_prob, exact, atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("build", EVERY)
+def test_weights_in_half_precision_give_a_density_in_float32(build: Build) -> None:
+    torch.manual_seed(0)
+    sampler = build(in_shape=(7,), latent_shape=(D,)).bfloat16()
+    q, p = sampler(torch.randn(B, 7).bfloat16()), matching_prior(sampler).bfloat16()()
+    z = q.rsample((K,))
+    for density in (q.log_prob(z), q.log_prob(z.clone()), p.log_prob(z)):
+        assert density.dtype == torch.float32
+        assert torch.isfinite(density).all()
 
 
 @pytest.mark.parametrize(("build", "in_shape", "latent_shape"), SHAPES)
@@ -163,7 +155,7 @@ def test_mean_is_that_of_the_draws(build: Build) -> None:
     torch.testing.assert_close(z.var(0), q.variance, atol=0, rtol=0.12)
 
 
-@pytest.mark.parametrize("build", [build for build in EVERY if build is not PlanarFlowSampler])
+@pytest.mark.parametrize("build", EVERY)
 def test_density_of_another_posterior_over_its_own_averages_to_one(build: Build) -> None:
     """E_q[p(z) / q(z)] = 1 if the density q belongs to its draws and p integrates to one, here for p close to q."""
     torch.manual_seed(0)
@@ -171,7 +163,7 @@ def test_density_of_another_posterior_over_its_own_averages_to_one(build: Build)
     features = torch.randn(1, 7, dtype=torch.float64)
     other = copy.deepcopy(sampler)
     for parameter in other.parameters():
-        parameter.data += 0.02 * torch.randn_like(parameter)
+        parameter.data += 0.005 * torch.randn_like(parameter)
     q, p = sampler(features), other(features)
     z = q.sample((20_000,))
     ratio = (p.log_prob(z) - q.log_prob(z)).exp()

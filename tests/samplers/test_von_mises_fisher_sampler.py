@@ -15,7 +15,7 @@ def test_what_the_network_emits_is_a_direction_and_a_concentration() -> None:
     features = torch.randn(2, 5, dtype=torch.float64)
     q = sampler(features)
     torch.testing.assert_close(q.mean, normalize(sampler.direction(features)))
-    kappa = softplus(sampler.concentration(features)).squeeze(1) + 1e-3
+    kappa = 3 * softplus(sampler.concentration(features)).squeeze(1) + 1e-3
     z = normalize(torch.randn(6, 2, 3, dtype=torch.float64), dim=-1)
     # In three dimensions C(kappa) = kappa / (4 pi sinh kappa).
     expected = (kappa / (4 * torch.pi * kappa.sinh())).log() + kappa * (q.mean * z).sum(-1)

@@ -12,6 +12,7 @@ from torch.distributions import Distribution, constraints
 
 from vaelab.checks import one_of, positive_int, positive_ints
 from vaelab.distributions.precision import full_precision
+from vaelab.numerics import at_least_float32
 
 KINDS = ("affine", "spline")
 
@@ -62,11 +63,7 @@ class Flow(Distribution):
         return z
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Returns log p(z) in nats, (..., B), for z (..., B, *event).
-
-        Raises:
-            NotImplementedError: for other points than the last draws, if a bijection has no inverse.
-        """
+        """Returns log p(z) in nats, (..., B), for z (..., B, *event)."""
         if self._drawn is not None:
             drawn, log_prob, with_grad = self._drawn
             if value is drawn and (with_grad or not torch.is_grad_enabled()):
@@ -127,9 +124,26 @@ def coupling_layers(
     zuko = load_zuko()
     spline = {"univariate": zuko.transforms.MonotonicRQSTransform, "shapes": [(bins,), (bins,), (bins - 1,)]}
     options = {"hidden_features": positive_ints("hidden", hidden), "activation": nn.ELU, "context": context}
-    return nn.ModuleList(
+    layers = [
         zuko.flows.coupling.GeneralCouplingTransform(
             features, mask=torch.arange(features) % 2 == i % 2, **options, **(spline if kind == "spline" else {})
         )
         for i in range(steps)
-    )
+    ]
+    return nn.ModuleList(lifted(layer) for layer in layers)
+
+
+def lifted(layer: nn.Module) -> nn.Module:
+    """Lets the network in a layer of the flow library have weights in half precision, but not its outputs."""
+    if isinstance(network := getattr(layer, "hyper", None), nn.Module):
+        network.register_forward_pre_hook(_as_weights)
+        network.register_forward_hook(_lift)
+    return layer
+
+
+def _as_weights(network: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+    return inputs[0].to(next(network.parameters()).dtype)
+
+
+def _lift(network: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+    return at_least_float32(output)

@@ -49,10 +49,13 @@ class Latent:
 
     @cached_property
     def kl_per_dim(self) -> Tensor | None:
-        """KL of every latent dimension in nats, (B, *latent_shape), or None where q and p do not factorise."""
-        if isinstance(self.q, Independent) and isinstance(self.p, Independent):
+        """KL of every latent dimension in nats, (B, *latent_shape), or None where q and p have no such closed form."""
+        if not (isinstance(self.q, Independent) and isinstance(self.p, Independent)):
+            return None
+        try:
             return kl_divergence(self.q.base_dist, self.p.base_dist)
-        return None
+        except NotImplementedError:
+            return None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Independent
 
+from vaelab.numerics import at_least_float32
 from vaelab.priors.base import Prior
 
 
@@ -33,5 +34,5 @@ class BernoulliPrior(Prior):
 
     def forward(self) -> Independent:
         """Returns the Bernoullis, of event shape `latent_shape`."""
-        bernoulli = Bernoulli(logits=self.logits, validate_args=False)
+        bernoulli = Bernoulli(logits=at_least_float32(self.logits), validate_args=False)
         return Independent(bernoulli, len(self.latent_shape), validate_args=False)

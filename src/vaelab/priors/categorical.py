@@ -10,6 +10,7 @@ from torch.distributions import Distribution, Independent
 
 from vaelab.checks import positive, positive_int
 from vaelab.distributions import ChannelsFirst, OneHot, RelaxedOneHot
+from vaelab.numerics import at_least_float32
 from vaelab.priors.base import Prior
 
 
@@ -55,9 +56,10 @@ class CategoricalPrior(Prior):
 
     def forward(self) -> ChannelsFirst:
         """Returns the distribution of all variables, of event shape `latent_shape`."""
+        logits = at_least_float32(self.logits)
         variables: Distribution
         if self.temperature is None:
-            variables = OneHot(self.logits)
+            variables = OneHot(logits)
         else:
-            variables = RelaxedOneHot(self.temperature, self.logits)
+            variables = RelaxedOneHot(self.temperature, logits)
         return ChannelsFirst(Independent(variables, len(self.latent_shape), validate_args=False), parts=2)

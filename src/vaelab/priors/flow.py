@@ -11,6 +11,7 @@ from torch.distributions import Independent, Normal
 
 from vaelab.distributions import Flow
 from vaelab.distributions.flow import coupling_layers
+from vaelab.numerics import at_least_float32
 from vaelab.priors.base import Prior
 
 
@@ -54,5 +55,6 @@ class FlowPrior(Prior):
 
     def forward(self) -> Flow:
         """Returns the flow, of event shape `latent_shape`."""
-        noise = Independent(Normal(self.loc, self.scale, validate_args=False), 1, validate_args=False)
+        normal = Normal(at_least_float32(self.loc), at_least_float32(self.scale), validate_args=False)
+        noise = Independent(normal, 1, validate_args=False)
         return Flow(noise, [step() for step in self.steps], self.latent_shape)

@@ -10,6 +10,7 @@ from torch.distributions import Independent, Normal
 
 from vaelab.checks import positive, positive_int
 from vaelab.distributions import Mixture
+from vaelab.numerics import at_least_float32
 from vaelab.priors.base import Prior
 
 MIN_LOG_STD = -10.0
@@ -40,5 +41,6 @@ class GaussianMixturePrior(Prior):
 
     def forward(self) -> Mixture:
         """Returns the mixture, of event shape `latent_shape`."""
-        normal = Normal(self.means, self.log_stds.clamp(min=MIN_LOG_STD).exp(), validate_args=False)
-        return Mixture(self.logits, Independent(normal, len(self.latent_shape), validate_args=False))
+        means, log_stds = at_least_float32(self.means), at_least_float32(self.log_stds)
+        normal = Normal(means, log_stds.clamp(min=MIN_LOG_STD).exp(), validate_args=False)
+        return Mixture(at_least_float32(self.logits), Independent(normal, len(self.latent_shape), validate_args=False))

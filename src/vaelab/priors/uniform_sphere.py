@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import Independent
 
 from vaelab.distributions import ChannelsFirst, UniformSphere
+from vaelab.numerics import at_least_float32
 from vaelab.priors.base import Prior
 
 
@@ -37,5 +38,5 @@ class UniformSpherePrior(Prior):
 
     def forward(self) -> ChannelsFirst:
         """Returns the uniform distribution, of event shape `latent_shape`."""
-        sphere = UniformSphere(self.center)
+        sphere = UniformSphere(at_least_float32(self.center))
         return ChannelsFirst(Independent(sphere, len(self.latent_shape) - 1, validate_args=False), parts=1)

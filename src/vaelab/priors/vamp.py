@@ -10,6 +10,7 @@ from torch.distributions import Distribution
 
 from vaelab.checks import positive_int
 from vaelab.distributions import Mixture
+from vaelab.numerics import at_least_float32
 from vaelab.priors.base import Prior
 
 
@@ -18,8 +19,8 @@ class VampPrior(Prior):
 
     u_c = low + (high - low) * sigmoid(a_c) with a_c free and drawn from N(0, 1) at the start: pseudo-inputs lie in the
     range of the data, and the encoder sees them as it sees data. Deviation from the paper: the sigmoid instead of a
-    clipped linear map, which has no gradient where it clips. The KL of a posterior is estimated from its
-    draws. Fits every sampler whose density is known at any point (not a planar flow).
+    clipped linear map, which has no gradient where it clips. The KL of a posterior is estimated by
+    log q(z|x) - log p(z) of the draws. Fits every sampler.
 
     Args:
         latent_shape: (D,) or (D, h, w).
@@ -64,4 +65,4 @@ class VampPrior(Prior):
         if self._posterior is None:
             raise ValueError("a VampPrior is made of its model's posteriors; call attach(posterior, x_shape) first")
         posteriors = self._posterior(self.pseudo_inputs)
-        return Mixture(self.pseudo_logits.new_zeros(self.components), posteriors)
+        return Mixture(at_least_float32(self.pseudo_logits.new_zeros(self.components)), posteriors)

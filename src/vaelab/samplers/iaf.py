@@ -10,7 +10,7 @@ from torch.distributions import AffineTransform
 
 from vaelab.checks import positive_int, positive_ints
 from vaelab.distributions import Flow
-from vaelab.distributions.flow import load_zuko
+from vaelab.distributions.flow import lifted, load_zuko
 from vaelab.samplers.flow import FlowSampler, diagonal
 
 OPEN_GATE = 2.0  # added to s: the paper wants it to start at "+1 or +2", so that a step starts near the identity
@@ -52,7 +52,7 @@ class IAFSampler(FlowSampler):
         super().__init__(in_shape=in_shape, latent_shape=latent_shape, context=context)
         order = torch.arange(self.size)
         made = load_zuko().flows.autoregressive.MaskedAutoregressiveTransform
-        self.steps = nn.ModuleList(
+        layers = [
             made(
                 self.size,
                 context,
@@ -63,7 +63,8 @@ class IAFSampler(FlowSampler):
                 activation=nn.ELU,
             )
             for t in range(positive_int("steps", steps))
-        )
+        ]
+        self.steps = nn.ModuleList(lifted(step) for step in layers)
 
     def forward(self, features: Tensor) -> Flow:
         """Maps features (B, *in_shape) to a flow of batch shape (B,) and event shape `latent_shape`."""

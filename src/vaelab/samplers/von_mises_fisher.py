@@ -21,9 +21,8 @@ class VonMisesFisherSampler(Sampler):
 
     The network emits a vector, whose direction is mu, and s with kappa = D softplus(s) + 0.001. Of a latent map every
     position has a unit vector of its own along the channels. The KL to the uniform distribution has a closed form. The
-    `mean` is mu, a point estimate on the sphere. Deviation from the paper's code (kappa = softplus(s) + 1): draws keep to
-    mu when kappa is of the order of D, so that kappa starts there; a start at 1 is noise in many dimensions, and the KL
-    collapses.
+    `mean` is mu, a point estimate on the sphere. Deviation from the paper's code (kappa = softplus(s) + 1): draws keep
+    to mu only when kappa is of the order of D, so that kappa starts there; in many dimensions a start near 1 is noise.
 
     Args:
         in_shape: feature shape.

@@ -142,10 +142,13 @@ class VAEModule(L.LightningModule):
 
     def _evaluate(self, batch: Batch) -> None:
         x, _ = batch
+        size = len(x)
+        if size == 0:  # of few images a device may get none, but it must report the same terms as the others
+            x = x.new_zeros(1, *x.shape[1:])
         terms = self.model(x, num_samples=self.objective.num_samples)
         self.is_bound = terms.is_bound
         _, logs = self.objective(terms, self.batches_seen)
-        self._evaluation.add({name: value for name, value in logs.items() if isinstance(value, Tensor)}, len(x))
+        self._evaluation.add({name: value for name, value in logs.items() if isinstance(value, Tensor)}, size)
 
     def on_validation_epoch_start(self) -> None:
         """Puts the training noise aside and seeds that of the evaluation."""

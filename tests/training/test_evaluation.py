@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from functools import partial
+
+import lightning as L
+import pytest
+import torch
+
+from vaelab.data import ImageDataModule
+from vaelab.data.sources import Digits
+from vaelab.likelihoods import BernoulliLikelihood
+from vaelab.models import build_vae
+from vaelab.networks import MLPDecoder, MLPEncoder
+from vaelab.objectives import ELBO
+from vaelab.priors import StandardNormalPrior
+from vaelab.samplers import DeterministicSampler
+from vaelab.training import VAEModule
+
+
+def make() -> VAEModule:
+    torch.manual_seed(0)
+    model = build_vae(
+        x_shape=(1, 8, 8),
+        latent_dim=2,
+        encoder=partial(MLPEncoder, hidden=[8]),
+        sampler=DeterministicSampler,
+        prior=StandardNormalPrior,
+        decoder=partial(MLPDecoder, hidden=[8]),
+        likelihood=BernoulliLikelihood(),
+    )
+    return VAEModule(model=model, objective=ELBO(), optimizer=partial(torch.optim.Adam, lr=1e-3))
+
+
+@pytest.mark.parametrize("eval_batch_size", [7, 200, 1000])
+def test_validation_figures_are_means_over_images_whatever_the_batches(eval_batch_size):
+    module = make()
+    data = ImageDataModule(source=Digits(), val_size=200, eval_batch_size=eval_batch_size)
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+    trainer.validate(module, datamodule=data, verbose=False)
+    x, _ = data.splits["val"].batch(slice(None))
+    module.model.eval()
+    assert module.latest["val/elbo"] == pytest.approx(module.model.elbo(x).double().mean().item(), abs=1e-4)
+
+
+def test_an_empty_batch_counts_nothing():
+    module = make().eval()
+    x = torch.rand(5, 1, 8, 8)
+    with torch.no_grad():
+        module._evaluate((x, torch.zeros(5)))
+        module._evaluate((x[:0], torch.zeros(0)))
+    assert module._evaluation.sums()[-1] == 5
