@@ -81,7 +81,7 @@ def test_other_ways_to_start_work_from_any_directory(tmp_path, way):
     done = call(*arguments, cwd=tmp_path, command=command)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run/metrics.json").read_text())["epochs"] == 1
-    assert "python train.py resume=run" in done.stdout
+    assert "vaelab-train resume=run" in done.stdout
 
 
 def test_a_sweep_ends_in_a_table_and_survives_a_failed_job(tmp_path):
@@ -126,7 +126,7 @@ def test_a_signal_ends_the_process_with_the_conventional_code(tmp_path, signum, 
     process.send_signal(signum)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == code
-    assert "continue with: python train.py resume=run" in output
+    assert "continue with: vaelab-train resume=run" in output
     assert "Traceback" not in output
 
 

@@ -1,5 +1,6 @@
 """Posteriors that are normalising flows."""
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -104,11 +105,20 @@ def test_planar_directions_obey_the_constraint_and_equation_10() -> None:
     assert ((w * u).sum(-1) < -1).any()
     dot = (w * f.u).sum(-1)
     assert (dot > -1).all()
-    torch.testing.assert_close(dot, -1 + torch.log1p((w * u).sum(-1).exp()), atol=2e-6, rtol=0)
+    torch.testing.assert_close(dot, -1 + torch.log1p((math.e - 1) * (w * u).sum(-1).exp()), atol=1e-6, rtol=1e-5)
     across = torch.linalg.cross(f.u - u, w)
     torch.testing.assert_close(across, torch.zeros_like(across), atol=1e-8, rtol=0)  # u moves along w alone
     z = torch.randn(2, 1000, 3, dtype=torch.float64)
     torch.testing.assert_close(f.call_and_ladj(z)[0], z + f.u * torch.tanh((w * z).sum(-1, keepdim=True) + b))
+
+
+def test_planar_map_without_a_direction_is_the_identity_however_small_its_normal() -> None:
+    torch.manual_seed(0)
+    w = torch.tensor([[1e-6, 0.0], [1e-2, 1e-2], [0.0, 0.0], [3.0, 1.0]], dtype=torch.float64)
+    z = torch.randn(5, 4, 2, dtype=torch.float64)
+    image, log_det = Planar(torch.zeros(4, 2, dtype=torch.float64), w, torch.ones(4, 1)).call_and_ladj(z)
+    torch.testing.assert_close(image, z, atol=1e-6, rtol=0)
+    torch.testing.assert_close(log_det, torch.zeros(5, 4, dtype=torch.float64), atol=1e-6, rtol=0)
 
 
 def test_iaf_step_is_the_gated_mean_of_equation_14() -> None:

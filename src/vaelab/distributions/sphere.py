@@ -73,7 +73,7 @@ class _ImplicitAngle(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        kappa, theta, resultant = (t.double().cpu().unsqueeze(-1) for t in ctx.saved_tensors)
+        kappa, theta, resultant = (t.cpu().double().unsqueeze(-1) for t in ctx.saved_tensors)
         nodes, weights = gauss_legendre()
         phi = theta * nodes
         log_ratio = kappa * (phi.cos() - theta.cos()) + (ctx.dim - 2) * (phi.sin() / theta.sin()).log()

@@ -17,6 +17,11 @@ BEST, LAST = Path("checkpoints/best.ckpt"), Path("checkpoints/last.ckpt")
 PACKAGES = ("vaelab", "torch", "torchvision", "lightning", "hydra-core", "omegaconf", "tensorboard", "numpy")
 
 
+def command() -> str:
+    """Returns the training command as it can be typed here: from a checkout, or from anywhere once installed."""
+    return "python train.py" if Path("train.py").is_file() else "vaelab-train"
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a file that is either whole or not there."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vaelab.experiment.assemble import Parts
+from vaelab.experiment.files import command
 
 
 def print_start(cfg: DictConfig, parts: Parts, directory: Path, *, resumed: Path | None) -> None:
@@ -57,7 +58,7 @@ def print_summary(
     console.print(f"run       {directory}")
     console.print(f"pictures  {', '.join(p.name for p in pictures)}")
     console.print(f"watch     tensorboard --logdir {directory}")
-    console.print(f"go on     python train.py resume={directory} trainer.max_epochs={2 * int(metrics['epochs'])}")
+    console.print(f"go on     {command()} resume={directory} trainer.max_epochs={2 * int(metrics['epochs'])}")
 
 
 def flat(cfg: DictConfig) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from vaelab.errors import Stopped, UserError
 from vaelab.experiment.assemble import Parts, assemble
-from vaelab.experiment.files import BEST, LAST, write_config, write_json
+from vaelab.experiment.files import BEST, LAST, command, write_config, write_json
 from vaelab.experiment.load import find_checkpoint, read_checkpoint
 from vaelab.experiment.report import flat, print_start, print_summary
 from vaelab.experiment.resume import resumed
@@ -135,7 +135,7 @@ def interrupted(stop: Interrupted, directory: Path) -> Stopped:
     if stop.checkpoint is None:
         return Stopped(f"{stop}: stopped before the first batch was finished; nothing was saved", 128 + stop.signum)
     return Stopped(
-        f"{stop}: stopped, and the state saved in {stop.checkpoint}\ncontinue with: python train.py resume={directory}",
+        f"{stop}: stopped, and the state saved in {stop.checkpoint}\ncontinue with: {command()} resume={directory}",
         128 + stop.signum,
     )
 

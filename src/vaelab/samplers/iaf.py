@@ -13,7 +13,7 @@ from vaelab.distributions import Flow
 from vaelab.distributions.flow import lifted, load_zuko
 from vaelab.samplers.flow import FlowSampler, diagonal
 
-OPEN_GATE = 2.0  # added to s: the paper wants it to start at "+1 or +2", so that a step starts near the identity
+OPEN_GATE = 2.0  # added to s, so that a step starts near the identity, as the paper advises
 
 
 def gate(m: Tensor, s: Tensor) -> AffineTransform:

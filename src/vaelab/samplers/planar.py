@@ -14,13 +14,15 @@ from vaelab.distributions import Flow
 from vaelab.samplers.flow import FlowSampler, diagonal
 
 MIN_DETERMINANT = 1e-6  # float32 rounds -1 + softplus(x) to -1 from about x = -17
+LOG_FACTOR = math.log(math.e - 1)
 BISECTIONS = 60
 
 
 class Planar:
-    """f(z) = z + u tanh(w . z + b), with u moved so that w . u > -1 and f is invertible (appendix A.1).
+    """f(z) = z + u tanh(w . z + b), with u moved along w so that w . u > -1 and f is invertible (appendix A.1).
 
-    u' = u + (m(w . u) - w . u) w / |w|^2 with m(a) = -1 + log(1 + e^a).
+    u' = u + (m(w . u) - w . u) w / |w|^2 with m(a) = -1 + log(1 + (e - 1) e^a). Deviation: the paper's m lacks the
+    factor e - 1, by which m(0) = 0; without it even u = 0 is moved, by 0.3 / |w|, which has no bound as w goes to 0.
 
     Args:
         u: directions, (B, n).
@@ -30,7 +32,7 @@ class Planar:
 
     def __init__(self, u: Tensor, w: Tensor, b: Tensor) -> None:
         dot = (w * u).sum(-1, keepdim=True)
-        self.dot = softplus(dot) - 1 + MIN_DETERMINANT  # w . u'
+        self.dot = (1 - MIN_DETERMINANT) * (softplus(dot + LOG_FACTOR) - 1)  # w . u'
         self.u = u + (self.dot - dot) * w / w.square().sum(-1, keepdim=True).clamp(min=torch.finfo(w.dtype).tiny)
         self.w, self.b = w, b
 
