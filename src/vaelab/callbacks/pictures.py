@@ -56,12 +56,13 @@ class Pictures(L.Callback):
     def _drawn(self, model: VAE, images: Images) -> Iterator[tuple[str, Tensor]]:
         training = model.training
         model.eval()
-        x, y = images.batch(slice(0, self.scatter_images if model.latent_shape == (2,) else 32))
+        plane = model.latent_shape == (2,) and model.sampler.space == "Euclidean space"
+        x, y = images.batch(slice(0, self.scatter_images if plane else 32))
         x = x.to(model.dtype)
         shown = (0.0, 1.0) if images.support != "real" else (float(x.min()), float(x.max()))
         yield "samples", drawing.samples(model, value_range=shown)
         yield "reconstructions", drawing.reconstructions(model, x[:32], value_range=shown)
-        if model.latent_shape == (2,):
+        if plane:
             yield "manifold", drawing.manifold(model, value_range=shown)
             yield "latents", drawing.latent_scatter(model, x, y)
         model.train(training)
