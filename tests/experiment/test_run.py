@@ -123,3 +123,15 @@ def test_optional_packages_are_named_when_missing(train, monkeypatch):
         if importlib.util.find_spec(name) is None:
             with pytest.raises(UserError, match=f"logger.{name} needs a package"):
                 train(name, f"logger={name}", "trainer.max_epochs=1")
+
+
+def test_bits_per_dimension_are_reported_where_the_likelihood_is_a_probability(train):
+    import math
+
+    binary = json.loads((train("binary", "data.binarize=static", "trainer.max_epochs=1") / "metrics.json").read_text())
+    assert binary["test/bits_per_dim"] == pytest.approx(-binary["test/elbo"] / (64 * math.log(2)))
+    grey = json.loads((train("grey", "trainer.max_epochs=1") / "metrics.json").read_text())
+    assert "test/bits_per_dim" not in grey
+    levels = train("levels", "model/likelihood=categorical", "trainer.max_epochs=2")
+    figures = json.loads((levels / "metrics.json").read_text())
+    assert figures["test/bits_per_dim"] < math.log2(17)  # better than a guess among the 17 grey levels

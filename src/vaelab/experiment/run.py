@@ -21,6 +21,7 @@ from vaelab.experiment.files import BEST, LAST, command, write_config, write_jso
 from vaelab.experiment.load import find_checkpoint, read_checkpoint
 from vaelab.experiment.report import flat, print_start, print_summary
 from vaelab.experiment.resume import resumed
+from vaelab.likelihoods import bits_per_dim
 from vaelab.training import Interrupted, LossNotFinite
 
 # Advice of Lightning's that does not apply here, or repeats what our own output says.
@@ -89,6 +90,10 @@ def finish(cfg: DictConfig, parts: Parts, directory: Path) -> float:
     if trainer.limit_test_batches:
         trainer.test(module, datamodule=parts.data, verbose=False)
         figures |= {k: v for k, v in module.latest.items() if k.startswith("test/")}
+    if parts.data.support in parts.model.likelihood.probability_of:  # a code length, of the bound
+        for split in [name.split("/")[0] for name in figures if name.endswith("/elbo")]:
+            bits = bits_per_dim(torch.tensor(figures[f"{split}/elbo"]), parts.data.x_shape)
+            figures[f"{split}/bits_per_dim"] = bits.item()
     if not trainer.is_global_zero:
         return figures.get("val/elbo", math.nan)
     metrics = {
