@@ -2,44 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
-import re
+import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from vaelab.checks import did_you_mean
 from vaelab.errors import Stopped, UserError
+from vaelab.explain import explain
+from vaelab.locations import CONF, run_dir, stamp
 
-HERE = Path(__file__).resolve().parent
-# In a wheel the configuration lies in the package, in a checkout at its top level.
-CONF = HERE / "conf" if (HERE / "conf").is_dir() else HERE.parents[1] / "conf"
-
-
-def stamp() -> str:
-    """Returns the date and the time to the millisecond as a relative path."""
-    return datetime.now().strftime("%Y-%m-%d/%H-%M-%S.%f")[:-3]
-
-
-def run_dir(resume: str | None) -> str:
-    """Returns the directory of a run: a new one, or the one to resume."""
-    if resume is None:
-        return f"outputs/{stamp()}"
-    path = Path(resume)
-    return str(path.parent.parent if path.suffix == ".ckpt" else path)
-
+__all__ = ["CONF", "run_main", "task"]
 
 OmegaConf.register_new_resolver("vaelab_stamp", stamp, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("vaelab_run_dir", run_dir, use_cache=True, replace=True)
@@ -53,6 +36,7 @@ def task(cfg: DictConfig) -> float | None:
         directory = directory.resolve()
     overrides = list(hydra_cfg.overrides.task)
     if hydra_cfg.mode != RunMode.MULTIRUN:
+        check_shared_directory(hydra_cfg.overrides.hydra)
         with no_empty_directory(directory):
             from vaelab.experiment import run
 
@@ -63,12 +47,7 @@ def task(cfg: DictConfig) -> float | None:
     print(f"\n[job {hydra_cfg.job.num}] {' '.join(overrides)}", flush=True)
     try:
         if str(cfg.trainer.devices) != "1":
-            # A job on several devices starts processes that repeat the command line: it must be a command of its own.
-            command = [sys.executable, "-m", "vaelab.train", *overrides, f"hydra.run.dir='{directory}'"]
-            code = subprocess.run(command, check=False).returncode
-            if code:
-                raise UserError(f"the job's process ended with exit code {code}")
-            return None
+            return run_in_own_process(overrides, directory)
         from vaelab.experiment import run
 
         return run(cfg, directory=directory, overrides=overrides)
@@ -84,6 +63,42 @@ def task(cfg: DictConfig) -> float | None:
         (directory / "error.txt").write_text(f"{' '.join(overrides)}\n{stopped.message}\n")
         print(stopped.message, file=sys.stderr)
         return float("nan")
+
+
+def check_shared_directory(overrides: Sequence[str]) -> None:
+    """Stops processes that torchrun or SLURM started and that would each choose a directory of its own."""
+    started = "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
+    if started and not any(o.startswith("hydra.run.dir=") for o in overrides):
+        raise Stopped("error: several processes need one directory between them; add hydra.run.dir=outputs/NAME", 1)
+
+
+def run_in_own_process(overrides: Sequence[str], directory: Path) -> float:
+    """Runs a job on several devices: its processes repeat the command line, so it must be a command of its own.
+
+    Returns:
+        Its best validation ELBO in nats.
+
+    Raises:
+        UserError: if it failed.
+        Stopped: if a signal, which it was passed on, ended it.
+    """
+    command = [sys.executable, "-m", "vaelab.train", *overrides, f"hydra.run.dir='{directory}'"]
+    process = subprocess.Popen(command)
+    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    try:
+        while (code := process.poll()) is None:
+            try:
+                process.wait()
+            except KeyboardInterrupt:  # the terminal has told the job too; let it save its state
+                continue
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
+        raise Stopped(f"the sweep was stopped in job {directory}", code)
+    if code:
+        raise UserError(f"the job's process ended with exit code {code}")
+    metrics: dict[str, float] = json.loads((directory / "metrics.json").read_text())
+    return metrics.get("val/elbo", float("nan"))
 
 
 class no_empty_directory:
@@ -130,64 +145,3 @@ def fail(message: str, exit_code: int = 1) -> NoReturn:
     """Prints one sentence and ends the process."""
     print(message, file=sys.stderr)
     raise SystemExit(exit_code)
-
-
-def explain(error: Exception, arguments: Sequence[str]) -> str:
-    """Turns an error in composing the configuration into one sentence that says what to type instead."""
-    text = str(error)
-    if isinstance(error, MissingConfigException) and (found := re.search(r"Could not find '(.+)/(.+?)'", text)):
-        group, option = found.groups()
-        options = [o for o in re.findall(r"^\t(\S+)$", text, re.MULTILINE) if not o.startswith("_")]
-        return f"{group}={option} is no option; choose one of {', '.join(options)}{did_you_mean(option, options)}"
-    if isinstance(error, ConfigCompositionException) or "is not in struct" in text:
-        found = re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", text)
-        if found and "No match in the defaults list" in text:
-            return f"there is no group or key '{found[1]}'{nearest(found[1], list(groups()))}"
-        cause = str(error.__cause__ or error).splitlines()[0]
-        if found and "is not in struct" in f"{text}{cause}":
-            return f"there is no key '{found[1]}'{nearest(found[1], [*known_keys(found[1], arguments), *groups()])}"
-        if found:
-            return f"{found[1]}: {cause}"
-    return " ".join(line.strip() for line in text.splitlines()[:2])
-
-
-def nearest(key: str, keys: Sequence[str]) -> str:
-    """Returns "; did you mean ...?" for the key that ends alike or is spelt alike, or where to look."""
-    same_end = [k for k in keys if k.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
-    parent, _, name = key.rpartition(".")
-    siblings = {k.rpartition(".")[2]: k for k in keys if k.rpartition(".")[0] == parent}
-    if suggestion := did_you_mean(name, siblings):
-        return suggestion.replace("'", f"'{parent}." if parent else "'", 1)
-    if same_end:
-        return f"; did you mean '{same_end[0]}'?"
-    return did_you_mean(key, keys) or "; `--cfg job` prints all of them"
-
-
-def known_keys(wrong: str, arguments: Sequence[str]) -> list[str]:
-    """Returns every key of the configuration that the other arguments choose."""
-    others = [a for a in arguments if "=" in a and not a.startswith("-") and a.split("=")[0].lstrip("+~") != wrong]
-    for overrides in (others, []):
-        GlobalHydra.instance().clear()
-        try:
-            with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-                cfg = compose("train", overrides=overrides)
-        except (HydraException, OmegaConfBaseException):
-            continue
-        return list(dotted(OmegaConf.to_container(cfg, resolve=False)))
-    return []
-
-
-def dotted(node: object, prefix: str = "") -> Iterator[str]:
-    """Yields the dotted path of every entry of nested dictionaries."""
-    if isinstance(node, dict):
-        for key, value in node.items():
-            if not str(key).startswith("_"):
-                yield f"{prefix}{key}"
-                yield from dotted(value, f"{prefix}{key}.")
-
-
-def groups() -> Iterator[str]:
-    """Yields the groups of the configuration."""
-    for folder in CONF.rglob("*"):
-        if folder.is_dir():
-            yield folder.relative_to(CONF).as_posix()

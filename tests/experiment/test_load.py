@@ -64,12 +64,19 @@ def test_a_checkpoint_runs_no_code(tmp_path):
     torch.save({"state_dict": {}, "vaelab": {"config": {"model": {"_target_": "shutil.rmtree", "path": "x"}}}}, file)
     with pytest.raises(UserError, match=r"asks to build shutil.rmtree; if you trust it"):
         load(file)
+    for target in ("vaelab.cli.os.system", "vaelab.experiment.run", "vaelab.models.build.Callable", "vaelab.nothing.X"):
+        torch.save({"state_dict": {}, "vaelab": {"config": {"model": {"_target_": target}}}}, file)
+        with pytest.raises(UserError, match="asks to build"):
+            load(file)
     assert not (tmp_path / "harmed").exists()
 
 
 def test_what_cannot_be_loaded_is_named(tmp_path, train):
     with pytest.raises(UserError, match="does not exist"):
         load(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="is empty"):
+        load(tmp_path)
+    (tmp_path / "notes.txt").touch()
     with pytest.raises(UserError, match="holds no checkpoint"):
         load(tmp_path)
     run = train("run", "trainer.max_epochs=1")

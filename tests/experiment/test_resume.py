@@ -95,7 +95,13 @@ class SignalAt(L.Callback):
 def test_a_signal_saves_first_and_resuming_equals_never_having_stopped(
     train, resume, tmp_path, monkeypatch, signum, batches, code
 ):
-    options = ("data.batch_size=64", "data.binarize=dynamic", "objective/schedule=linear", "trainer.max_epochs=3")
+    options = (
+        "data.batch_size=64",
+        "data.binarize=dynamic",
+        "objective/schedule=linear",
+        "weight_averaging=ema",
+        "trainer.max_epochs=3",
+    )
     whole = train("whole", *options)
     build = assembly.build_callbacks
     with monkeypatch.context() as patch:
@@ -165,7 +171,7 @@ def test_resuming_nothing_says_so(resume, tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         resume("nothing")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="holds no checkpoint"):
+    with pytest.raises(UserError, match="is empty"):
         resume("empty")
 
 
@@ -177,3 +183,51 @@ def test_resuming_on_changed_data_is_refused(train, resume, tmp_path):
     torch.save({"x": torch.randint(0, 256, (60, 9, 8), dtype=torch.uint8)}, file)
     with pytest.raises(UserError, match="data has changed"):
         resume("run", "trainer.max_epochs=2")
+
+
+def test_a_longer_run_follows_the_longer_schedule(train, resume):
+    options = ("data.batch_size=64", "lr_schedule=cosine", "logger=none")
+    train("run", *options, "trainer.max_epochs=2")
+    run = resume("run", "trainer.max_epochs=4")
+    state = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    assert state["lr_schedulers"][0]["last_epoch"] == 4 * 19
+    before_last = 1e-3 * (1 + torch.tensor(torch.pi * (4 * 19) / (4 * 19)).cos().item()) / 2
+    assert state["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(before_last, abs=1e-9)
+    two_epochs = torch.load(train("two", *options, "trainer.max_epochs=2") / "checkpoints/last.ckpt", weights_only=True)
+    moved = {k: not torch.equal(v, two_epochs["state_dict"][k]) for k, v in state["state_dict"].items()}
+    assert moved["model.decoder.layers.1.weight"]  # the rate did not stay at 0
+
+
+def test_schedules_count_batches_also_where_gradients_are_accumulated(train):
+    options = ("data.batch_size=64", "lr_schedule=cosine", "logger=none", "trainer.max_epochs=2")
+    run = train("run", *options, "trainer.accumulate_grad_batches=4")
+    state = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    assert state["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_an_extended_run_that_is_stopped_goes_on_as_it_was_extended(train, resume, monkeypatch):
+    train("run", "trainer.max_epochs=1", "data.batch_size=64")
+    build = assembly.build_callbacks
+    with monkeypatch.context() as patch:
+        patch.setattr(assembly, "build_callbacks", lambda *a, **k: [*build(*a, **k), SignalAt(signal.SIGINT, 25)])
+        with pytest.raises(Stopped):
+            resume("run", "trainer.max_epochs=3")
+    assert figures(resume("run"))["epochs"] == 3
+
+
+def test_a_moved_run_keeps_its_best_weights(train, resume, tmp_path):
+    train("run", "trainer.max_epochs=3", "data.batch_size=16")
+    (tmp_path / "run").rename(tmp_path / "moved")
+    best = torch.load(tmp_path / "moved/checkpoints/best.ckpt", weights_only=True)
+    (tmp_path / "moved/checkpoints/sentinel").touch()
+    state = torch.load(tmp_path / "moved/checkpoints/last.ckpt", weights_only=True)
+    for callback in state["callbacks"].values():
+        if callback.get("monitor") == "val/elbo":
+            callback["best_model_score"] = torch.tensor(0.0)  # better than any epoch to come
+            callback["current_score"] = torch.tensor(0.0)
+            callback["best_k_models"] = {k: torch.tensor(0.0) for k in callback["best_k_models"]}
+            callback["kth_value"] = torch.tensor(0.0)
+    torch.save(state, tmp_path / "moved/checkpoints/last.ckpt")
+    resume("moved", "trainer.max_epochs=4")
+    kept = torch.load(tmp_path / "moved/checkpoints/best.ckpt", weights_only=True)
+    assert kept["epoch"] == best["epoch"]

@@ -39,6 +39,8 @@ def samples(model: VAE, *, rows: int = 4, value_range: tuple[float, float]) -> T
 
 def reconstructions(model: VAE, x: Tensor, *, columns: int = 8, value_range: tuple[float, float]) -> Tensor:
     """Draws originals x (B, C, H, W) and, in the row below each row of them, their reconstructions."""
+    columns = min(columns, len(x))
+    x = x[: len(x) // columns * columns]  # full rows only, so that each stands above its reconstructions
     rows: list[Tensor] = []
     for part in x.split(columns):
         rows += [part.cpu(), model.reconstruct(part).cpu().to(part.dtype)]

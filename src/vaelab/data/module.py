@@ -69,6 +69,7 @@ class ImageDataModule(L.LightningDataModule):
         self.split_seed, self.seed = seed_number("data.split_seed", split_seed), seed_number("data.seed", seed)
         self.keep_on = one_of("data.device", device, ("auto", "cpu"))
         self.splits: dict[str, Images] = {}
+        self._placed: dict[tuple[str, torch.device], Images] = {}  # splits on their devices, copied once
 
     def setup(self, stage: str | None = None) -> None:
         """Reads and splits the data, once."""
@@ -172,6 +173,11 @@ class ImageDataModule(L.LightningDataModule):
             reshuffle=not trainer.overfit_batches,  # type: ignore[attr-defined]  # wants the same batches again
         )
 
+    def _on(self, name: str, device: torch.device) -> Images:
+        if (name, device) not in self._placed:
+            self._placed[name, device] = self.splits[name].to(device)
+        return self._placed[name, device]
+
     def _batches(
         self, name: str, device: torch.device, *, rank: int, world_size: int, reshuffle: bool = True
     ) -> Batches:
@@ -182,7 +188,7 @@ class ImageDataModule(L.LightningDataModule):
                 f"{len(images)} training images cannot be shared by {world_size} devices; use fewer (trainer.devices)"
             )
         return Batches(
-            images.to(device) if self.keep_on == "auto" else images,
+            self._on(name, device) if self.keep_on == "auto" else images,
             batch_size=self.batch_size if training else self.eval_batch_size,
             training=training,
             reshuffle=reshuffle,

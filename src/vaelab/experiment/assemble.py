@@ -68,7 +68,8 @@ def assemble(cfg: DictConfig, directory: Path, *, interactive: bool) -> Parts:
     cfg.derived.run_dir = str(directory)
     data = load_data(cfg)
     stop = GracefulStop(directory / LAST)
-    callbacks = [stop, *build_callbacks(cfg, directory, interactive=interactive)]
+    # Last but for the checkpoints: what it saves must hold what the other callbacks did with the batch.
+    callbacks = [*build_callbacks(cfg, directory, interactive=interactive), stop]
     trainer = build_trainer(cfg, directory, callbacks)
     cfg.derived.steps_per_epoch = steps_per_epoch(data, trainer)
     module = build_module(cfg, data)

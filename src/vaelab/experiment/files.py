@@ -36,10 +36,16 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def write_config(directory: Path, cfg: DictConfig, overrides: Sequence[str], device: str) -> None:
-    """Writes the configuration (resolved, and as composed), the overrides, and the versions with the seed."""
+    """Writes the configuration (resolved, and as composed), the overrides, and the versions with the seed.
+
+    A resumed run adds its overrides to those it was started with.
+    """
     write_text(directory / HYDRA_CONFIG, OmegaConf.to_yaml(cfg))
     write_text(directory / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
-    write_text(directory / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
+    before = OmegaConf.to_container(OmegaConf.load(file)) if (file := directory / "overrides.yaml").is_file() else []
+    assert isinstance(before, list)
+    added = [o for o in overrides if not o.startswith("resume=")]
+    write_text(file, OmegaConf.to_yaml(OmegaConf.create([*before, *added])))
     versions = {
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -12,7 +12,26 @@ from vaelab.errors import UserError
 from vaelab.experiment.files import HYDRA_CONFIG
 
 # What may change when a run goes on; anything else would make it another run.
-FREE = ("trainer", "logger", "callbacks", "early_stopping", "data.root", "data.device", "data.eval_batch_size")
+FREE = (
+    "trainer.max_epochs",
+    "trainer.max_steps",
+    "trainer.max_time",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.strategy",
+    "trainer.log_every_n_steps",
+    "trainer.check_val_every_n_epoch",
+    "trainer.limit_val_batches",
+    "trainer.limit_test_batches",
+    "trainer.profiler",
+    "logger",
+    "callbacks",
+    "early_stopping",
+    "data.root",
+    "data.path",
+    "data.device",
+)
 
 
 def resumed(cfg: DictConfig, directory: Path, overrides: Sequence[str]) -> DictConfig:
@@ -42,5 +61,4 @@ def resumed(cfg: DictConfig, directory: Path, overrides: Sequence[str]) -> DictC
             )
         with open_dict(stored):
             OmegaConf.update(stored, key, OmegaConf.select(cfg, key), merge=False)
-    stored.resume = str(directory)
     return stored

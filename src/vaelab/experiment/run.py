@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from omegaconf import DictConfig
 
 from vaelab.errors import Stopped, UserError
@@ -60,8 +59,7 @@ def run(cfg: DictConfig, *, directory: Path, overrides: Sequence[str]) -> float:
         check_resumable(parts, checkpoint, directory)
     trainer, module = parts.trainer, parts.module
     if trainer.is_global_zero:
-        if checkpoint is None:
-            write_config(directory, cfg, overrides, str(trainer.strategy.root_device))
+        write_config(directory, cfg, overrides, str(trainer.strategy.root_device))
         print_start(cfg, parts, directory, resumed=checkpoint)
     try:
         with parts.stop.handling():
@@ -112,6 +110,8 @@ def finish(cfg: DictConfig, parts: Parts, directory: Path) -> float:
                 f"best/{name.replace('/', '_')}": figures[name] for name in ("val/elbo", "test/elbo") if name in figures
             }
             logger.log_hyperparams(flat(cfg), chosen)
+        elif not isinstance(logger, CSVLogger):
+            logger.log_hyperparams(flat(cfg))
         logger.finalize("success")
     write_json(directory / "metrics.json", metrics)
     print_summary(metrics, directory, pictures, is_bound=module.is_bound, grey=parts.data.support in ("levels", "unit"))
@@ -122,7 +122,7 @@ def check_resumable(parts: Parts, checkpoint: Path, directory: Path) -> None:
     """Raises a UserError if the checkpoint belongs to other data or another model, or the run is already finished."""
     stored = read_checkpoint(checkpoint)
     mine, theirs = parts.module.config["derived"], stored["vaelab"]["config"]["derived"]
-    for name in ("x_shape", "num_classes", "mean", "std"):
+    for name in ("x_shape", "levels", "train_size", "num_classes", "mean", "std"):
         if mine[name] != theirs[name]:
             raise UserError(
                 f"the data has changed since {checkpoint} was written: {name} was {theirs[name]}, is {mine[name]}"
@@ -160,5 +160,4 @@ def quieten() -> None:
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     for message in IRRELEVANT:
         warnings.filterwarnings("ignore", message)
-    if "LOCAL_RANK" not in os.environ:
-        torch.set_float32_matmul_precision("high")
+    torch.set_float32_matmul_precision("high")

@@ -63,7 +63,7 @@ class Window:
         Raises:
             NonFiniteError: naming the first batch and term that is NaN or infinite.
         """
-        rows = torch.stack(self._rows).double().cpu()  # (batches, T): the one wait
+        rows = torch.stack(self._rows).cpu().double()  # (batches, T): the one wait
         sizes = torch.tensor(self._sizes, dtype=torch.float64).unsqueeze(1)
         rows = torch.where(sizes > 0, rows, 0.0)  # the mean of an empty batch is NaN
         bad = (~torch.isfinite(rows)).nonzero()

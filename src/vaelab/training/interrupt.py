@@ -26,10 +26,13 @@ class Interrupted(BaseException):
         self.signum, self.checkpoint = signum, checkpoint
 
 
+AGREE_EVERY = 20
+
+
 class GracefulStop(L.Callback):
     """Turns SIGINT and SIGTERM into a checkpoint at the end of the running batch and an `Interrupted`.
 
-    A second signal of the same kind stops at once. With several processes, all of them agree before they stop.
+    A second signal stops at once. With several processes, all of them agree before they stop.
 
     Args:
         path: where to save the checkpoint.
@@ -85,7 +88,10 @@ class GracefulStop(L.Callback):
     ) -> None:
         """Saves and stops, except behind the last batch of an epoch, whose own checkpoint follows at once."""
         last = batch_idx + 1 == trainer.num_training_batches
-        if not last and (signum := self._agreed(trainer)):
+        # Several processes must agree, which waits for the device: not at every batch.
+        if last or (trainer.world_size > 1 and (batch_idx + 1) % AGREE_EVERY):
+            return
+        if signum := self._agreed(trainer):
             trainer.save_checkpoint(self.path)
             raise Interrupted(signum, self.path)
 

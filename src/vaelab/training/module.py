@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
@@ -73,6 +75,7 @@ class VAEModule(L.LightningModule):
         self._epoch_sums: Tensor | None = None
         self._evaluation = Window()
         self._train_rng: dict[str, Tensor] = {}
+        self._validated_epoch = -1
         self._plateau: ReduceLROnPlateau | None = None
         self._resumed_plateau: dict[str, Any] | None = None
         self._resumed_rng: list[dict[str, Tensor]] = []
@@ -95,23 +98,36 @@ class VAEModule(L.LightningModule):
             self._plateau.load_state_dict(self._resumed_plateau)
             self._resumed_plateau = None
         if self._resumed_rng:
-            set_rng_state(self._resumed_rng[min(self.global_rank, len(self._resumed_rng) - 1)], self.device)
+            if self.global_rank < len(self._resumed_rng):
+                set_rng_state(self._resumed_rng[self.global_rank], self.device)
+            else:  # more devices than before
+                seed_rng(torch.initial_seed() + self.global_rank, self.device)
             self._resumed_rng = []
         elif self.trainer.world_size > 1:
             seed_rng(torch.initial_seed() + self.global_rank, self.device)  # other noise on every device
+
+    def on_train_epoch_start(self) -> None:
+        """Starts the clock of the first window."""
+        self._window_start = time.perf_counter()
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Reports every few batches and behind the last one of an epoch."""
         last = batch_idx + 1 == self.trainer.num_training_batches
         if last or len(self._window) >= self.log_every_n_steps:
             self._report_window()
-        if last and self._epoch_sums is not None:
+        if last:
+            self._close_epoch()
+
+    def _close_epoch(self) -> None:
+        if len(self._window):
+            self._report_window()
+        if self._epoch_sums is not None:
             means = weighted_means(self._window.names, self._over_ranks(self._epoch_sums))
             self.latest |= {f"epoch/{name}": value for name, value in means.items()}
             self._epoch_sums = None
 
     def _report_window(self) -> None:
-        sums = self._window_sums()
+        sums = self._checked_sums(self._window, "train")
         now = time.perf_counter()
         figures = {f"train/{name}": value for name, value in weighted_means(self._window.names, sums).items()}
         figures |= self._window.scalars
@@ -122,13 +138,26 @@ class VAEModule(L.LightningModule):
         self._window_start = now
         self._write(figures)
 
-    def _window_sums(self) -> Tensor:
+    def _checked_sums(self, window: Window, split: str) -> Tensor:
+        """Returns the window's sums; where any device has a broken term, all of them stop together."""
+        broken: NonFiniteError | None = None
+        sums = torch.empty(0)
         try:
-            return self._window.sums()
+            sums = window.sums()
         except NonFiniteError as error:
-            step = self.batches_seen - len(self._window) + error.offset
+            broken = error
+        stop = broken is not None
+        if self.trainer.world_size > 1:
+            stop = self.trainer.strategy.reduce_boolean_decision(stop, all=False)
+        if not stop:
+            return sums
+        what = f"{split}/{broken.term} became {broken.value}" if broken else "a term became NaN on another device"
+        if split == "train":
+            step = self.batches_seen - len(window) + (broken.offset if broken else 0)
             where = f"at step {step} (epoch {self.current_epoch + 1})"
-            raise LossNotFinite(f"training stopped {where}: train/{error.term} became {error.value}") from error
+        else:
+            where = f"in the {split} pass after step {self.batches_seen} (epoch {self.current_epoch + 1})"
+        raise LossNotFinite(f"training stopped {where}: {what}")
 
     # ---- evaluation
 
@@ -168,11 +197,9 @@ class VAEModule(L.LightningModule):
 
     def _report_evaluation(self, split: str) -> None:
         set_rng_state(self._train_rng, self.device)
-        try:
-            sums = self._over_ranks(self._evaluation.sums())
-        except NonFiniteError as error:
-            where = f"in the {split} pass after step {self.batches_seen} (epoch {self.current_epoch + 1})"
-            raise LossNotFinite(f"training stopped {where}: {split}/{error.term} became {error.value}") from error
+        sums = self._over_ranks(self._checked_sums(self._evaluation, split))
+        if self.trainer.state.fn == "fit":
+            self._validated_epoch = self.current_epoch
         figures = {f"{split}/{name}": value for name, value in weighted_means(self._evaluation.names, sums).items()}
         for name, value in figures.items():
             # For callbacks that monitor a figure; the loggers get it below, at the step that counts batches.
@@ -201,7 +228,9 @@ class VAEModule(L.LightningModule):
         if self.make_plateau is not None:
             self._plateau = self.make_plateau(optimizer)
         if self.lr_schedule is not None:
-            scheduler = LambdaLR(optimizer, self.lr_schedule)
+            schedule = self.lr_schedule
+            # A plain function: LambdaLR would store an object's state and restore its old length in a longer run.
+            scheduler = LambdaLR(optimizer, lambda _: schedule(self.batches_seen))
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
         return optimizer
 
@@ -210,14 +239,15 @@ class VAEModule(L.LightningModule):
 
         Lightning would do so only after the epoch's checkpoint is written, and a resumed run would miss it.
         """
-        if self._plateau is not None and "val/elbo" in self.trainer.callback_metrics:
+        self._close_epoch()  # of a run that ends in the middle of one
+        if self._plateau is not None and self._validated_epoch == self.current_epoch:
             self._plateau.step(self.latest["val/elbo"])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Stores what exact resumption needs beyond Lightning's own state: plain values and tensors only."""
         sums = self._epoch_sums
         if len(self._window):  # stopped in the middle of an epoch: its figures so far (and no checkpoint of a NaN)
-            window = self._window_sums()
+            window = self._checked_sums(self._window, "train")
             sums = window if sums is None else sums + window
         state = get_rng_state(self.device)
         states = [state]
@@ -237,8 +267,21 @@ class VAEModule(L.LightningModule):
             "latest": self.latest,
         }
 
+    def _checkpoint_callbacks(self) -> list[ModelCheckpoint]:
+        callbacks = self.trainer.checkpoint_callbacks if self._trainer is not None else []
+        return [c for c in callbacks if isinstance(c, ModelCheckpoint)]
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes back what `on_save_checkpoint` stored."""
+        """Takes back what `on_save_checkpoint` stored, and tells the callbacks where a moved run is now."""
+        folder = next((c.dirpath for c in self._checkpoint_callbacks() if c.dirpath), None)
+        for state in checkpoint.get("callbacks", {}).values():
+            if folder and "dirpath" in state:
+                state["dirpath"] = folder
+                for name in ("best_model_path", "last_model_path", "kth_best_model_path"):
+                    if state.get(name):
+                        state[name] = str(Path(folder) / Path(state[name]).name)
+                models = state.get("best_k_models", {})
+                state["best_k_models"] = {str(Path(folder) / Path(path).name): v for path, v in models.items()}
         stored = checkpoint["vaelab"]
         self.batches_seen = stored["batches_seen"]
         self.seconds = stored["seconds"]

@@ -1,0 +1,76 @@
+"""Errors in composing a configuration, in one sentence that says what to type instead."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from vaelab.checks import did_you_mean
+from vaelab.locations import CONF
+
+
+def explain(error: Exception, arguments: Sequence[str]) -> str:
+    """Turns an error in composing the configuration into one sentence that says what to type instead."""
+    text = str(error)
+    if isinstance(error, MissingConfigException) and (found := re.search(r"Could not find '(.+)/(.+?)'", text)):
+        group, option = found.groups()
+        options = [o for o in re.findall(r"^\t(\S+)$", text, re.MULTILINE) if not o.startswith("_")]
+        return f"{group}={option} is no option; choose one of {', '.join(options)}{did_you_mean(option, options)}"
+    if isinstance(error, ConfigCompositionException) or "is not in struct" in text:
+        found = re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", text)
+        if found and "No match in the defaults list" in text:
+            return f"there is no group or key '{found[1]}'{nearest(found[1], list(groups()))}"
+        cause = str(error.__cause__ or error).splitlines()[0]
+        if found and "is not in struct" in f"{text}{cause}":
+            return f"there is no key '{found[1]}'{nearest(found[1], [*known_keys(found[1], arguments), *groups()])}"
+        if found:
+            return f"{found[1]}: {cause}"
+    return " ".join(line.strip() for line in text.splitlines()[:2])
+
+
+def nearest(key: str, keys: Sequence[str]) -> str:
+    """Returns "; did you mean ...?" for the key that ends alike or is spelt alike, or where to look."""
+    same_end = [k for k in keys if k.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
+    parent, _, name = key.rpartition(".")
+    siblings = {k.rpartition(".")[2]: k for k in keys if k.rpartition(".")[0] == parent}
+    if suggestion := did_you_mean(name, siblings):
+        return suggestion.replace("'", f"'{parent}." if parent else "'", 1)
+    if same_end:
+        return f"; did you mean '{same_end[0]}'?"
+    return did_you_mean(key, keys) or "; `--cfg job` prints all of them"
+
+
+def known_keys(wrong: str, arguments: Sequence[str]) -> list[str]:
+    """Returns every key of the configuration that the other arguments choose."""
+    others = [a for a in arguments if "=" in a and not a.startswith("-") and a.split("=")[0].lstrip("+~") != wrong]
+    for overrides in (others, []):
+        GlobalHydra.instance().clear()
+        try:
+            with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+                cfg = compose("train", overrides=overrides)
+        except (HydraException, OmegaConfBaseException):
+            continue
+        return list(dotted(OmegaConf.to_container(cfg, resolve=False)))
+    return []
+
+
+def dotted(node: object, prefix: str = "") -> Iterator[str]:
+    """Yields the dotted path of every entry of nested dictionaries."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if not str(key).startswith("_"):
+                yield f"{prefix}{key}"
+                yield from dotted(value, f"{prefix}{key}.")
+
+
+def groups() -> Iterator[str]:
+    """Yields the groups of the configuration."""
+    for folder in CONF.rglob("*"):
+        if folder.is_dir():
+            yield folder.relative_to(CONF).as_posix()
