@@ -5,20 +5,27 @@ Nothing heavy is imported here, so that --help, --cfg and shell completion answe
 
 from __future__ import annotations
 
-import hydra
-from omegaconf import DictConfig
+import sys
 
-from vaelab.cli import CONF, run_main, task
-
-
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
-def _train(cfg: DictConfig) -> float | None:
-    return task(cfg)
+from vaelab.help import help_text
+from vaelab.locations import CONF
 
 
 def main() -> None:
     """Runs the command line, and ends the process with its exit code."""
-    run_main(_train)
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        print(help_text(CONF))
+        return
+    import hydra
+    from omegaconf import DictConfig
+
+    from vaelab.cli import run_main, task
+
+    @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
+    def train(cfg: DictConfig) -> float | None:
+        return task(cfg)
+
+    run_main(train)
 
 
 if __name__ == "__main__":
