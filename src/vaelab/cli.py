@@ -24,12 +24,26 @@ from vaelab.locations import CONF, run_dir, stamp
 
 __all__ = ["CONF", "run_main", "task"]
 
+TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"  # the user asked for them
+
 OmegaConf.register_new_resolver("vaelab_stamp", stamp, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("vaelab_run_dir", run_dir, use_cache=True, replace=True)
 
 
 def task(cfg: DictConfig) -> float | None:
     """Runs one job in the directory that Hydra chose; a failed job of a sweep is recorded and the sweep goes on."""
+    if TRACEBACKS:
+        return _job(cfg)
+    os.environ.pop(
+        "HYDRA_FULL_ERROR", None
+    )  # `run_main` set it for itself; processes that a job starts must not see it
+    try:
+        return _job(cfg)
+    finally:
+        os.environ["HYDRA_FULL_ERROR"] = "1"
+
+
+def _job(cfg: DictConfig) -> float | None:
     hydra_cfg = HydraConfig.get()
     directory = Path(os.path.relpath(hydra_cfg.runtime.output_dir))
     if directory.parts[:1] == ("..",):
@@ -122,7 +136,7 @@ def run_main(main: Callable[[], object]) -> None:
 
     With HYDRA_FULL_ERROR=1 every error keeps its traceback.
     """
-    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+    if TRACEBACKS:
         main()
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hands errors through to us instead of printing them
@@ -143,5 +157,6 @@ def run_main(main: Callable[[], object]) -> None:
 
 def fail(message: str, exit_code: int = 1) -> NoReturn:
     """Prints one sentence and ends the process."""
-    print(message, file=sys.stderr)
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # once, not from every device
+        print(message, file=sys.stderr)
     raise SystemExit(exit_code)
