@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.utils import make_grid
 
-from vaelab.models import VAE
+from vaelab.models import Model
+from vaelab.networks import LabelCondition
 
 SMALLEST_SIDE = 56  # smaller images are enlarged by a whole factor
 DRAWING_SEED = 0
@@ -32,23 +33,36 @@ def grid(images: Tensor, *, columns: int, value_range: tuple[float, float] = (0.
     return make_grid(shown, nrow=columns, padding=2, pad_value=0.5)
 
 
-def samples(model: VAE, *, rows: int = 4, value_range: tuple[float, float]) -> Tensor:
-    """Draws a rows x rows grid of mean images E[x|z] with z from the model's prior, the same z at every call."""
-    return grid(model.sample(rows * rows, seed=DRAWING_SEED), columns=rows, value_range=value_range)
+def samples(model: Model, y: Tensor, *, rows: int = 4, value_range: tuple[float, float]) -> Tensor:
+    """Draws a rows x rows grid of mean images E[x|z] with z from the model's prior, the same z at every call.
+
+    A model that is conditional on labels draws a column for every class instead; one that is conditional on attributes
+    takes those of the first images, y (N, ...).
+    """
+    context, columns = None, rows
+    if isinstance(model.condition, LabelCondition):
+        columns = model.condition.num_classes
+        context = torch.arange(rows * columns, device=model.device) % columns
+    elif model.condition.dim:
+        context = y[torch.arange(rows * columns, device=y.device) % len(y)]
+    images = model.sample(rows * columns, context, seed=DRAWING_SEED)
+    return grid(images, columns=columns, value_range=value_range)
 
 
-def reconstructions(model: VAE, x: Tensor, *, columns: int = 8, value_range: tuple[float, float]) -> Tensor:
-    """Draws originals x (B, C, H, W) and, in the row below each row of them, their reconstructions."""
+def reconstructions(
+    model: Model, x: Tensor, y: Tensor, *, columns: int = 8, value_range: tuple[float, float]
+) -> Tensor:
+    """Draws originals x (B, C, H, W), of labels y, and, in the row below each row of them, their reconstructions."""
     columns = min(columns, len(x))
     x = x[: len(x) // columns * columns]  # full rows only, so that each stands above its reconstructions
     rows: list[Tensor] = []
-    for part in x.split(columns):
-        rows += [part.cpu(), model.reconstruct(part).cpu().to(part.dtype)]
+    for part, given in zip(x.split(columns), y[: len(x)].split(columns), strict=True):
+        rows += [part.cpu(), model.reconstruct(part, given).cpu().to(part.dtype)]
     return grid(torch.cat(rows), columns=columns, value_range=value_range)
 
 
 @torch.no_grad()
-def manifold(model: VAE, *, side: int = 20, value_range: tuple[float, float]) -> Tensor:
+def manifold(model: Model, *, side: int = 20, value_range: tuple[float, float]) -> Tensor:
     """Draws E[x|z] for z at a grid of quantiles (2.5 % to 97.5 %) of a two-dimensional standard normal."""
     quantiles = torch.linspace(0.025, 0.975, side)
     axis = math.sqrt(2) * torch.erfinv(2 * quantiles - 1)
@@ -57,9 +71,13 @@ def manifold(model: VAE, *, side: int = 20, value_range: tuple[float, float]) ->
 
 
 @torch.no_grad()
-def latent_scatter(model: VAE, x: Tensor, y: Tensor) -> Tensor:
+def latent_scatter(model: Model, x: Tensor, y: Tensor) -> Tensor:
     """Draws the posterior means of x (B, C, H, W) in a two-dimensional latent space, coloured by label y (B,)."""
-    z = torch.cat([model.encode(part).mean.cpu() for part in x.split(1000)]).float().numpy()
+    z = (
+        torch.cat([model.encode(part, c).mean.cpu() for part, c in zip(x.split(1000), y.split(1000), strict=True)])
+        .float()
+        .numpy()
+    )
     figure = Figure(figsize=(7, 6), dpi=100)
     axes = figure.add_subplot()
     points = axes.scatter(

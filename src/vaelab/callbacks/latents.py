@@ -7,10 +7,11 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.loggers import CSVLogger
+from torch import Tensor
 
 from vaelab.callbacks import drawing
 from vaelab.callbacks.loggers import log_picture
-from vaelab.models import Latent
+from vaelab.numerics import seeded
 
 
 class LatentMonitor(L.Callback):
@@ -34,14 +35,26 @@ class LatentMonitor(L.Callback):
         if trainer.state.fn != "fit" or not trainer.is_global_zero or trainer.sanity_checking or not trainer.loggers:
             return
         model = pl_module.model
-        x, _ = trainer.datamodule.splits["val"].batch(slice(0, self.images))  # type: ignore[attr-defined]
-        q = model.encode(x)
-        kl = Latent(z=q.mean.unsqueeze(0), q=q, p=model.prior()).kl_per_dim
-        if kl is None:
+        x, y = trainer.datamodule.splits["val"].batch(slice(0, self.images))  # type: ignore[attr-defined]
+        with seeded(0, model.device):
+            latents = model(x.to(model.device, model.dtype), y.to(model.device)).latents
+        groups = {f"group_{i}/" if len(latents) > 1 else "": latent.kl_per_dim for i, latent in enumerate(latents, 1)}
+        by_group = {name: channels(kl) for name, kl in groups.items() if kl is not None}
+        if not by_group:
             return
-        kl = kl.mean(0).flatten(1).sum(1) if kl.ndim > 2 else kl.mean(0)
-        figures = {f"kl_per_dimension/{i:03d}": v for i, v in enumerate(kl[: self.max_dimensions].tolist())}
+        figures = {
+            f"kl_per_dimension/{name}{i:03d}": v
+            for name, kl in by_group.items()
+            for i, v in enumerate(kl[: self.max_dimensions].tolist())
+        }
         for logger in trainer.loggers:
             if not isinstance(logger, CSVLogger):  # one column for every dimension would drown the others
                 logger.log_metrics(figures, step=pl_module.batches_seen)
-        log_picture(trainer, "kl_per_dimension", drawing.kl_bars(kl), pl_module.batches_seen)
+        log_picture(
+            trainer, "kl_per_dimension", drawing.kl_bars(torch.cat([*by_group.values()])), pl_module.batches_seen
+        )
+
+
+def channels(kl: Tensor) -> Tensor:
+    """Averages a KL by dimension (B, D) or (B, D, h, w) over the batch and sums it over positions, (D,)."""
+    return kl.mean(0).flatten(1).sum(1) if kl.ndim > 2 else kl.mean(0)

@@ -13,7 +13,7 @@ from torch import Tensor
 from vaelab.callbacks import drawing
 from vaelab.callbacks.loggers import as_uint8, log_picture
 from vaelab.data import Images
-from vaelab.models import VAE
+from vaelab.models import Model
 
 
 class Pictures(L.Callback):
@@ -45,7 +45,7 @@ class Pictures(L.Callback):
             for name, picture in self._drawn(pl_module.model, images):
                 log_picture(trainer, name, picture, pl_module.batches_seen)
 
-    def save(self, model: VAE, images: Images, folder: Path) -> list[Path]:
+    def save(self, model: Model, images: Images, folder: Path) -> list[Path]:
         """Draws the pictures from `images` and saves them as PNG files in `folder`."""
         paths = []
         for name, picture in self._drawn(model, images):
@@ -53,16 +53,17 @@ class Pictures(L.Callback):
             Image.fromarray(as_uint8(picture)).save(paths[-1])
         return paths
 
-    def _drawn(self, model: VAE, images: Images) -> Iterator[tuple[str, Tensor]]:
+    def _drawn(self, model: Model, images: Images) -> Iterator[tuple[str, Tensor]]:
         training = model.training
         model.eval()
-        plane = model.latent_shape == (2,) and model.sampler.space == "Euclidean space"
+        plane = model.is_plane
         x, y = images.batch(slice(0, self.scatter_images if plane else 32))
         x = x.to(model.dtype)
         shown = (0.0, 1.0) if images.support != "real" else (float(x.min()), float(x.max()))
-        yield "samples", drawing.samples(model, value_range=shown)
-        yield "reconstructions", drawing.reconstructions(model, x[:32], value_range=shown)
+        yield "samples", drawing.samples(model, y, value_range=shown)
+        yield "reconstructions", drawing.reconstructions(model, x[:32], y[:32], value_range=shown)
         if plane:
-            yield "manifold", drawing.manifold(model, value_range=shown)
+            if not model.condition.dim:
+                yield "manifold", drawing.manifold(model, value_range=shown)
             yield "latents", drawing.latent_scatter(model, x, y)
         model.train(training)

@@ -17,14 +17,14 @@ CHUNK = 2**20  # values converted to floats at a time, when all images are read
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """N images of C channels with integer labels.
+    """N images of C channels with integer labels, or with A real attributes each.
 
     `x` is stored as it came: uint8 with values 0 to `scale`, or floating point (then `scale` is 1). Batches are scaled
     to floats, on the CPU or an accelerator; the set as a whole never is.
     """
 
     x: Tensor  # (N, C, H, W), uint8 or float32
-    y: Tensor  # (N,), int64
+    y: Tensor  # (N,), int64; or (N, A), float32
     scale: int = 255
 
     def __len__(self) -> int:
@@ -53,8 +53,13 @@ class Images:
 
     @property
     def num_classes(self) -> int:
-        """The number of classes, counting from label 0."""
-        return int(self.y.max()) + 1
+        """The number of classes, counting from label 0; 0 if there are attributes instead of labels."""
+        return 0 if self.y.is_floating_point() else int(self.y.max()) + 1
+
+    @property
+    def num_attributes(self) -> int:
+        """The number of attributes A of an image; 0 if there are labels instead."""
+        return self.y.shape[1] if self.y.is_floating_point() else 0
 
     def batch(self, index: Tensor | slice, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
         """Returns images (B, C, H, W) as float32 in their own range, and labels (B,).

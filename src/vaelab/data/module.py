@@ -120,6 +120,11 @@ class ImageDataModule(L.LightningDataModule):
         return max(images.num_classes for images in self.splits.values())
 
     @property
+    def num_attributes(self) -> int:
+        """The number of real attributes of every image; 0 if there are labels instead."""
+        return self.splits["train"].num_attributes
+
+    @property
     def moments(self) -> tuple[list[float], list[float]]:
         """What the encoder's view is shifted and divided by: mean and standard deviation of every channel.
 

@@ -20,7 +20,7 @@ from vaelab.data import ImageDataModule
 from vaelab.errors import UserError
 from vaelab.experiment.files import BEST, LAST
 from vaelab.experiment.instantiate import build, refusal
-from vaelab.models import VAE
+from vaelab.models import Model
 from vaelab.numerics import seeded
 from vaelab.schedules import Constant, Schedule
 from vaelab.training import AtomicCheckpointIO, GracefulStop, VAEModule
@@ -37,18 +37,14 @@ class Parts:
     pictures: Pictures
 
     @property
-    def model(self) -> VAE:
+    def model(self) -> Model:
         """The model in training."""
         return self.module.model
 
     def parameters(self) -> dict[str, int]:
-        """Returns the number of parameters by part; the sampler counts as encoder, the likelihood as decoder."""
-        model = self.model
-        sizes = {
-            "encoder": count(model.encoder) + count(model.sampler),
-            "decoder": count(model.decoder) + count(model.likelihood),
-            "prior": count(model.prior),
-        }
+        """Returns the number of parameters by part of the model."""
+        sizes = {name: sum(map(count, modules)) for name, modules in self.model.parts().items()}
+        sizes = {name: size for name, size in sizes.items() if size or name != "condition"}
         return {**sizes, "total": sum(sizes.values())}
 
 
@@ -99,6 +95,7 @@ def load_data(cfg: DictConfig) -> ImageDataModule:
             levels=data.levels,
             train_size=len(data.splits["train"]),
             num_classes=data.num_classes,
+            num_attributes=data.num_attributes,
             mean=mean,
             std=std,
         )
@@ -107,11 +104,12 @@ def load_data(cfg: DictConfig) -> ImageDataModule:
 
 def build_module(cfg: DictConfig, data: ImageDataModule) -> VAEModule:
     """Builds the model, the objective and the optimizer, and checks that they fit each other and the data."""
-    model: VAE = build(cfg.model, "model")
+    model: Model = build(cfg.model, "model")
     try:
         model.likelihood.check_support(data.support, data.levels)
     except ValueError as error:
         raise UserError(f"model.likelihood: {error}") from error
+    cfg.derived.latent_shape = list(model.latent_shape)
     optimizer = build(cfg.optimizer, "optimizer")
     try:
         optimizer([nn.Parameter(torch.zeros(1))])  # complain now, not when training starts
@@ -136,11 +134,11 @@ def build_module(cfg: DictConfig, data: ImageDataModule) -> VAEModule:
 @torch.no_grad()
 def check_fit(module: VAEModule, data: ImageDataModule) -> None:
     """Scores two images, so that parts that do not fit each other are refused now and not when training starts."""
-    x, _ = data.splits["train"].batch(slice(0, 2))
+    x, y = data.splits["train"].batch(slice(0, 2))
     module.eval()
     try:
         with seeded(0, x.device):
-            module.objective(module.model(x, num_samples=module.objective.num_samples), 0)
+            module.objective(module.model(x, y, num_samples=module.objective.num_samples), 0)
     except (ValueError, NotImplementedError) as error:
         raise UserError(f"these parts do not fit each other: {error}") from error
     finally:

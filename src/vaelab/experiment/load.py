@@ -12,12 +12,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from vaelab.errors import UserError
 from vaelab.experiment.instantiate import build
-from vaelab.models import VAE
+from vaelab.models import Model
 
 PART_ROOMS = ("networks", "samplers", "priors", "likelihoods", "models")
 
 
-def load(path: str | Path, *, device: str | torch.device = "cpu", trusted: Sequence[str] = ()) -> VAE:
+def load(path: str | Path, *, device: str | torch.device = "cpu", trusted: Sequence[str] = ()) -> Model:
     """Rebuilds a trained model from a run directory (its best weights) or from a checkpoint file.
 
     A checkpoint holds tensors and plain values only and is read as such; of the classes that it names, only vaelab's
@@ -40,7 +40,7 @@ def load(path: str | Path, *, device: str | torch.device = "cpu", trusted: Seque
     assert isinstance(cfg, DictConfig)
     for target in _targets(checkpoint["vaelab"]["config"]["model"]):
         check_trusted(target, trusted, file)
-    model: VAE = build(cfg, "model")
+    model: Model = build(cfg, "model")
     prefix = "model."
     weights = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
     try:

@@ -9,9 +9,12 @@ from torch import nn
 from vaelab.checks import image_shape, one_of, positive_int
 from vaelab.likelihoods import Likelihood
 from vaelab.models.vae import VAE
-from vaelab.networks import Decoder, Encoder
+from vaelab.networks import Condition, Corruption, Decoder, Encoder
+from vaelab.networks.condition import FiLM
 from vaelab.priors import Prior
 from vaelab.samplers import Sampler
+
+DENSE = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
 
 def build_vae(
@@ -24,9 +27,12 @@ def build_vae(
     prior: Callable[..., Prior],
     decoder: Callable[..., Decoder],
     likelihood: Likelihood,
+    condition: Condition | None = None,
+    corruption: Corruption | None = None,
     mean: Sequence[float] = (0.0,),
     std: Sequence[float] = (1.0,),
     initialization: str = "torch",
+    spectral_norm: bool = False,
 ) -> VAE:
     """Builds a flat VAE from parts that still lack their sizes.
 
@@ -39,17 +45,22 @@ def build_vae(
         prior: called with `latent_shape`.
         decoder: called with `in_shape` (the latents') and `out_shape` (the likelihood's parameters).
         likelihood: p(x|z).
+        condition: what a context (labels, attributes) becomes for encoder and decoder; None for none.
+        corruption: of what the encoder sees while training; None for none.
         mean: what is subtracted from the data before the encoder, one number per channel.
         std: what the difference is divided by, one number per channel.
         initialization: of encoder, sampler and decoder: `torch` (as the layers come) or `glorot` (Glorot & Bengio 2010,
             equation 16: weights uniform with variance 2 / (fan_in + fan_out), biases 0), as Keras and many papers have.
+        spectral_norm: whether every layer of the decoder is divided by its largest singular value (Miyato et al. 2018),
+            which bounds the decoder's slope (RAE-SN: Ghosh et al. 2020, section 3.2).
 
     Raises:
         ValueError: if a size is impossible or the parts do not fit each other.
     """
     channels, height, width = image_shape("x_shape", x_shape)
     positive_int("latent_dim", latent_dim)
-    encoder_network = encoder(in_shape=(channels, height, width))
+    options = condition.network_options() if condition is not None else {}
+    encoder_network = encoder(in_shape=(channels, height, width), **options)
     features = encoder_network.out_shape
     if latent_map and len(features) != 3:
         raise ValueError(
@@ -61,19 +72,30 @@ def build_vae(
         encoder=encoder_network,
         sampler=sampler(in_shape=features, latent_shape=latent_shape),
         prior=prior(latent_shape=latent_shape),
-        decoder=decoder(in_shape=latent_shape, out_shape=(channels * likelihood.params_per_channel, height, width)),
+        decoder=decoder(
+            in_shape=latent_shape, out_shape=(channels * likelihood.params_per_channel, height, width), **options
+        ),
         likelihood=likelihood,
+        condition=condition,
+        corruption=corruption,
         mean=mean,
         std=std,
     )
     if one_of("initialization", initialization, ("torch", "glorot")) == "glorot":
         for part in (model.encoder, model.sampler, model.decoder):
-            part.apply(_glorot)
+            glorot(part)
+    if spectral_norm:
+        for layer in list(model.decoder.modules()):
+            if isinstance(layer, DENSE):
+                nn.utils.parametrizations.spectral_norm(layer)
     return model
 
 
-def _glorot(layer: nn.Module) -> None:
-    if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
-        nn.init.xavier_uniform_(layer.weight)
-        if layer.bias is not None:
-            nn.init.zeros_(layer.bias)
+def glorot(part: nn.Module) -> None:
+    """Initialises the dense layers and convolutions of `part` as Glorot & Bengio do; FiLM stays the identity."""
+    films = {id(film.linear) for film in part.modules() if isinstance(film, FiLM)}
+    for layer in part.modules():
+        if isinstance(layer, DENSE) and id(layer) not in films:
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,6 +13,9 @@ from torch.distributions import Distribution, Independent
 from torch.distributions.kl import kl_divergence
 
 from vaelab.samplers.deterministic import Delta
+
+if TYPE_CHECKING:
+    from vaelab.models.base import Model
 
 
 @dataclass(frozen=True)
@@ -60,10 +65,40 @@ class Latent:
 
 @dataclass(frozen=True)
 class Terms:
-    """The terms of the evidence lower bound for K draws and B examples, in nats."""
+    """The terms of the evidence lower bound for K draws and B examples, in nats.
+
+    Besides them, what only some objectives read: the data, the parameters that the decoder emitted and the model itself
+    (to decode other latents, or to weigh its parameters).
+    """
 
     log_px: Tensor  # (K, B): log p(x|z)
     latents: tuple[Latent, ...]
+    penalties: Mapping[str, Tensor] = field(default_factory=dict)  # (B,) or (): added to every loss
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)  # (B,) or (): only logged
+    x: Tensor | None = None  # (B, C, H, W), what was scored
+    context: Tensor | None = None  # (B, ...), what was given besides
+    params: Tensor | None = None  # (K, B, P * C, H, W), of p(x|z)
+    model: Model | None = field(default=None, repr=False)
+
+    @cached_property
+    def x_mean(self) -> Tensor:
+        """The mean images E[x|z], (K, B, C, H, W), with their gradient.
+
+        Raises:
+            ValueError: if the terms come without a model.
+        """
+        return self.source.likelihood(self.params).mean
+
+    @property
+    def source(self) -> Model:
+        """The model that the terms come from.
+
+        Raises:
+            ValueError: if they come without one.
+        """
+        if self.model is None or self.params is None or self.x is None:
+            raise ValueError("this objective reads more than log-probabilities: the terms need x, params and model")
+        return self.model
 
     @cached_property
     def kl(self) -> Tensor:

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaelab.checks import positive_int
 from vaelab.likelihoods import Likelihood
+from vaelab.models.base import Model
 from vaelab.models.terms import Latent, Terms
-from vaelab.networks import Decoder, Encoder
-from vaelab.numerics import seeded
+from vaelab.networks import Condition, Corruption, Decoder, Encoder, NoCorruption
 from vaelab.priors import Prior
 from vaelab.samplers import Sampler
 
 
-class VAE(nn.Module):
+class VAE(Model):
     """A variational autoencoder with one latent group (Kingma & Welling 2014).
 
     ELBO(x) = E_q(z|x)[log p(x|z)] - KL(q(z|x) || p(z)) <= log p(x), in nats per example.
 
-    Every method takes and returns data in its own range, as the likelihood scores it; the encoder alone sees
-    (x - mean) / std.
+    With a `condition` it is the conditional VAE of p(x|y) (Sohn, Lee & Yan 2015; Kingma et al. 2014): q(z|x,y),
+    p(x|z,y) and a prior p(z) that does not depend on y. With a `corruption` the encoder sees corrupted data while
+    training (Vincent et al. 2008; Im et al. 2017), and the likelihood is still asked about the clean.
 
     Args:
         encoder: data (B, C, H, W) -> features.
@@ -31,12 +31,14 @@ class VAE(nn.Module):
         prior: p(z).
         decoder: latents -> parameters of the likelihood.
         likelihood: parameters -> p(x|z).
+        condition: turns a context into the vector that encoder and decoder are given; None for none.
+        corruption: of what the encoder sees while training.
         mean: what is subtracted before the encoder, one number per channel.
         std: what the difference is divided by, one number per channel.
-    """
 
-    mean: Tensor
-    std: Tensor
+    Raises:
+        ValueError: if the parts do not fit each other.
+    """
 
     def __init__(
         self,
@@ -46,25 +48,28 @@ class VAE(nn.Module):
         prior: Prior,
         decoder: Decoder,
         likelihood: Likelihood,
+        condition: Condition | None = None,
+        corruption: Corruption | None = None,
         mean: Sequence[float] = (0.0,),
         std: Sequence[float] = (1.0,),
     ) -> None:
-        super().__init__()
+        super().__init__(
+            x_shape=encoder.in_shape,
+            latent_shape=sampler.latent_shape,
+            likelihood=likelihood,
+            condition=condition,
+            mean=mean,
+            std=std,
+        )
         self.encoder = encoder
         self.sampler = sampler
         self.prior = prior
         self.decoder = decoder
-        self.likelihood = likelihood
-        self.x_shape = tuple(encoder.in_shape)
-        self.latent_shape = tuple(sampler.latent_shape)
-        self._check_parts(mean, std)
+        self.corruption = corruption or NoCorruption()
+        self._check_parts()
         prior.attach(self._posterior, self.x_shape)
-        self.normalizes = any(m != 0 for m in mean) or any(s != 1 for s in std)
-        dtype = torch.get_default_dtype()
-        self.register_buffer("mean", torch.tensor(list(mean), dtype=dtype).view(-1, 1, 1))
-        self.register_buffer("std", torch.tensor(list(std), dtype=dtype).view(-1, 1, 1))
 
-    def _check_parts(self, mean: Sequence[float], std: Sequence[float]) -> None:
+    def _check_parts(self) -> None:
         channels, height, width = self.x_shape
         shapes = {
             "the prior's latents": (self.prior.latent_shape, self.latent_shape),
@@ -77,114 +82,63 @@ class VAE(nn.Module):
         for what, (found, expected) in shapes.items():
             if tuple(found) != tuple(expected):
                 raise ValueError(f"{what} are of shape {tuple(found)}, but the other parts need {tuple(expected)}")
-        for name, values in (("mean", mean), ("std", std)):
-            if len(values) not in (1, channels):
-                raise ValueError(
-                    f"{name} needs one number, or one for each of {channels} channels, but is {list(values)}"
-                )
-        if not all(s > 0 for s in std):
-            raise ValueError(f"std must be above 0, but is {list(std)}")
         self.prior.check_space(self.sampler.space, self.sampler.remedy)
 
     @property
-    def device(self) -> torch.device:
-        """Where the parameters are."""
-        return self.mean.device
+    def is_plane(self) -> bool:
+        """Whether z is a point of the Euclidean plane, which can be drawn."""
+        return super().is_plane and self.sampler.space == "Euclidean space"
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """The floating-point type of the parameters."""
-        return self.mean.dtype
+    def parts(self) -> Mapping[str, Sequence[nn.Module]]:
+        """Returns the submodules by part; the sampler counts as encoder, the likelihood as decoder."""
+        return {
+            "encoder": (self.encoder, self.sampler),
+            "decoder": (self.decoder, self.likelihood),
+            "prior": (self.prior,),
+            "condition": (self.condition,),
+        }
 
     def forward(self, x: Tensor, context: Tensor | None = None, *, num_samples: int = 1) -> Terms:
         """Returns the terms of the ELBO of x (B, C, H, W) for `num_samples` = K draws of z, all decoded at once.
 
-        `context` is what a conditional model is given besides x; this one takes none.
-
         Raises:
-            ValueError: for a `num_samples` below 1.
+            ValueError: for a `num_samples` below 1, or a conditional model without its context.
         """
         positive_int("num_samples", num_samples)
-        q = self._posterior(x)
+        c = self.condition(context)
+        q = self._posterior(self.corruption(x), c)
         z = q.rsample((num_samples,))  # (K, B, *latent_shape)
-        params = self.decoder(z.flatten(0, 1).to(self.dtype)).unflatten(0, z.shape[:2])
-        return Terms(log_px=self.likelihood.log_prob(params, x), latents=(Latent(z=z, q=q, p=self.prior()),))
+        rows = z.flatten(0, 1).to(self.dtype)
+        c = None if c is None else c.expand(num_samples, *c.shape).flatten(0, 1)
+        params = self._params(rows, c, x).unflatten(0, z.shape[:2])
+        return Terms(
+            log_px=self.likelihood.log_prob(params, x),
+            latents=(Latent(z=z, q=q, p=self.prior()),),
+            x=x,
+            context=context,
+            params=params,
+            model=self,
+        )
 
-    def encode(self, x: Tensor) -> Distribution:
+    def encode(self, x: Tensor, context: Tensor | None = None) -> Distribution:
         """Returns the posterior q(z|x) of x (B, C, H, W): batch shape (B,), event shape `latent_shape`."""
-        return self._posterior(self._as_data(x))
+        return self._posterior(self._as_data(x), self.condition(context))
 
-    def decode(self, z: Tensor) -> Tensor:
-        """Returns the mean image E[x|z], (B, C, H, W), in the range of the data, for z (B, *latent_shape).
-
-        Raises:
-            ValueError: for latents of another shape.
-        """
-        return self.p_x(z).mean
-
-    def p_x(self, z: Tensor) -> Distribution:
+    def p_x(self, z: Tensor, context: Tensor | None = None) -> Distribution:
         """Returns p(x|z) of batch shape (B,) and event shape (C, H, W), for z (B, *latent_shape).
 
         Raises:
             ValueError: for latents of another shape.
         """
-        if tuple(z.shape[1:]) != self.latent_shape:
-            raise ValueError(f"latents must be (B, {_csv(self.latent_shape)}), but are ({_csv(z.shape)})")
-        return self.likelihood(self.decoder(z.to(self.device, self.dtype)))
+        return self.likelihood(self._params(self._as_latents(z), self.condition(context)))
 
-    @torch.no_grad()
-    def reconstruct(self, x: Tensor, *, batch_size: int = 1000) -> Tensor:
-        """Returns the mean image of the posterior mean, E[x | z = E_q[z|x]], (B, C, H, W): no noise is drawn."""
-        positive_int("batch_size", batch_size)
-        x = self._as_data(x)
-        return torch.cat([self.decode(self._posterior(part).mean) for part in x.split(batch_size)])
+    def draw_latents(self, num_samples: int, context: Tensor | None = None) -> Tensor:
+        """Draws z from the prior, (num_samples, *latent_shape)."""
+        return self.prior().sample((num_samples,))
 
-    @torch.no_grad()
-    def sample(
-        self,
-        num_samples: int,
-        *,
-        mean: bool = True,
-        seed: int | None = None,
-        batch_size: int = 1000,
-    ) -> Tensor:
-        """Draws z from the model's own prior and returns images (num_samples, C, H, W).
+    def _posterior(self, x: Tensor, c: Tensor | None = None) -> Distribution:
+        x = self._seen_by_encoder(x)
+        return self.sampler(self.encoder(x) if c is None else self.encoder(x, c))
 
-        Args:
-            num_samples: number of images.
-            mean: return E[x|z] (what papers show); if false, draw x from p(x|z) as well.
-            seed: makes the draws repeatable and leaves the global random state alone.
-            batch_size: images decoded at once.
-        """
-        positive_int("num_samples", num_samples), positive_int("batch_size", batch_size)
-        with seeded(seed, self.device):
-            z = self.prior().sample((num_samples,))
-            parts = [self.p_x(part) for part in z.split(batch_size)]
-            return torch.cat([p.mean if mean else p.sample() for p in parts])
-
-    @torch.no_grad()
-    def elbo(self, x: Tensor, *, num_samples: int = 1, batch_size: int = 1000) -> Tensor:
-        """Returns the ELBO in nats, (B,), averaged over `num_samples` draws of z for every x (B, C, H, W)."""
-        positive_int("num_samples", num_samples), positive_int("batch_size", batch_size)
-        x = self._as_data(x)
-        step = max(1, batch_size // num_samples)
-        return torch.cat([self(part, num_samples=num_samples).elbo.mean(0) for part in x.split(step)])
-
-    def _posterior(self, x: Tensor) -> Distribution:
-        return self.sampler(self.encoder((x - self.mean) / self.std if self.normalizes else x))
-
-    def _as_data(self, x: Tensor) -> Tensor:
-        if tuple(x.shape[1:]) != self.x_shape:
-            raise ValueError(f"images must be (B, {_csv(self.x_shape)}), but are ({_csv(x.shape)})")
-        if not x.is_floating_point():
-            raise ValueError(f"images must be floating-point numbers in the data's own range, but are {x.dtype}")
-        if "real" not in self.likelihood.supports and x.numel() and (x.min() < 0 or x.max() > 1):
-            raise ValueError(
-                f"images must lie in [0, 1] for {type(self.likelihood).__name__}, but reach from {x.min():.4g} to "
-                f"{x.max():.4g}; divide 8-bit images by 255"
-            )
-        return x.to(self.device, self.dtype)
-
-
-def _csv(shape: Sequence[int]) -> str:
-    return ", ".join(map(str, shape))
+    def _params(self, z: Tensor, c: Tensor | None, x: Tensor | None = None) -> Tensor:
+        return self.decoder(z) if c is None else self.decoder(z, c)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from vaelab.checks import one_of
+from vaelab.checks import at_least_zero, one_of
+from vaelab.networks.condition import HOW, FiLM, joined
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -20,27 +21,50 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 NORMS = ("none", "batch", "layer", "group")
 
 
-class Encoder(nn.Module):
+class Contextual(nn.Module):
+    """A network that may be given a vector c (B, context_dim) besides its input: see `vaelab.networks.Condition`.
+
+    Attributes:
+        appended: width of a vector that is appended to the input, or 0.
+        modulating: width of a vector that modulates every hidden layer, or 0.
+    """
+
+    appended: int = 0
+    modulating: int = 0
+
+    def take_context(self, context_dim: int, conditioning: str) -> None:
+        """Notes how wide c is and what becomes of it: concat or film."""
+        at_least_zero("context_dim", context_dim), one_of("conditioning", conditioning, HOW)
+        self.appended = context_dim if conditioning == "concat" else 0
+        self.modulating = context_dim if conditioning == "film" else 0
+
+    def with_context(self, h: Tensor, c: Tensor | None) -> Tensor:
+        """Returns the input with c appended, if that is what becomes of it."""
+        return joined(h, c) if self.appended and c is not None else h
+
+
+class Encoder(Contextual):
     """A network from data (B, C, H, W) to features (B, *out_shape).
 
-    `out_shape` is (F,) for a feature vector or (F, h, w) for a feature map.
+    `out_shape` is (F,) for a feature vector or (F, h, w) for a feature map. In a conditional model it is built with
+    `context_dim` and `conditioning`, too, and called with the context's vector (B, context_dim) as second argument.
     """
 
     in_shape: tuple[int, ...]
     out_shape: tuple[int, ...]
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         """Maps data (B, C, H, W) to features (B, *out_shape)."""
         raise NotImplementedError
 
 
-class Decoder(nn.Module):
-    """A network from latents (B, *in_shape) to likelihood parameters (B, *out_shape)."""
+class Decoder(Contextual):
+    """A network from latents (B, *in_shape) to likelihood parameters (B, *out_shape), perhaps given a context."""
 
     in_shape: tuple[int, ...]
     out_shape: tuple[int, int, int]
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """Maps latents (B, *in_shape) to likelihood parameters (B, C * P, H, W)."""
         raise NotImplementedError
 
@@ -76,14 +100,41 @@ def check_latent_map(in_shape: Sequence[int], size: tuple[int, int]) -> None:
         )
 
 
-def dense_layers(width: int, hidden: Sequence[int], *, activation: str, norm: str, dropout: float) -> list[nn.Module]:
-    """Returns [Linear, norm, activation, dropout] for every width in `hidden`, starting from `width` features."""
+class Gated(nn.Module):
+    """h = (W x + b) * sigmoid(V x + c): a dense layer with its own gate (Dauphin et al. 2017, equation 1)."""
+
+    def __init__(self, width: int, out: int) -> None:
+        super().__init__()
+        self.value, self.gate = nn.Linear(width, out), nn.Linear(width, out)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Maps (B, width) to (B, out)."""
+        return self.value(h) * self.gate(h).sigmoid()
+
+
+def dense_layers(
+    width: int,
+    hidden: Sequence[int],
+    *,
+    activation: str,
+    norm: str,
+    dropout: float,
+    film: int = 0,
+    gated: bool = False,
+) -> list[nn.Module]:
+    """Returns [Linear, norm, FiLM, activation, dropout] for every width in `hidden`, starting from `width` features.
+
+    With `gated` a gated layer takes the place of Linear and activation; `film` is the width of a modulating context.
+    """
     layers: list[nn.Module] = []
     for out in hidden:
-        layers.append(nn.Linear(width, out))
+        layers.append(Gated(width, out) if gated else nn.Linear(width, out))
         if (normalisation := norm_layer(norm, out, spatial=False)) is not None:
             layers.append(normalisation)
-        layers.append(activation_layer(activation))
+        if film:
+            layers.append(FiLM(film, out))
+        if not gated:
+            layers.append(activation_layer(activation))
         if dropout > 0:
             layers.append(nn.Dropout(dropout))
         width = out

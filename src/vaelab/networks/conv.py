@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
 from vaelab.checks import fraction, image_shape, one_of, positive_int, positive_ints
 from vaelab.networks.base import Decoder, Encoder, activation_layer, check_latent_map, dense_layers, norm_layer
+from vaelab.networks.condition import FiLM, Layers
 
 Size = tuple[int, int]
 
@@ -45,10 +47,12 @@ def stage_sizes(size: Size, *, count: int, kernel: int, stride: int, resample: s
     return sizes
 
 
-def _block(conv: nn.Module, channels: int, *, activation: str, norm: str, dropout: float) -> list[nn.Module]:
+def _block(conv: nn.Module, channels: int, *, activation: str, norm: str, dropout: float, film: int) -> list[nn.Module]:
     layers = [conv]
     if (normalisation := norm_layer(norm, channels, spatial=True)) is not None:
         layers.append(normalisation)
+    if film:
+        layers.append(FiLM(film, channels))
     layers.append(activation_layer(activation))
     if dropout > 0:
         layers.append(nn.Dropout2d(dropout))
@@ -70,6 +74,8 @@ class ConvEncoder(Encoder):
         activation: name of the non-linearity.
         norm: none, batch, layer or group.
         dropout: probability of dropping a channel (or a dense unit), in [0, 1).
+        context_dim: width of a context's vector c; 0 for none.
+        conditioning: what becomes of c: `concat` (appended to the input) or `film` (modulates every hidden layer).
 
     Raises:
         ValueError: for an image too small for so many stages, or a value outside its range.
@@ -87,32 +93,36 @@ class ConvEncoder(Encoder):
         activation: str = "relu",
         norm: str = "none",
         dropout: float = 0.0,
+        context_dim: int = 0,
+        conditioning: str = "concat",
     ) -> None:
         super().__init__()
+        self.take_context(context_dim, conditioning)
         self.in_shape = image_shape("in_shape", in_shape)
         channels, dense = stages(channels), positive_ints("dense", dense)
         positive_int("kernel", kernel), positive_int("stride", stride), fraction("dropout", dropout)
         one_of("downsample", downsample, ("conv", "pool"))
         sizes = stage_sizes(self.in_shape[1:], count=len(channels), kernel=kernel, stride=stride, resample=downsample)
+        options: dict[str, Any] = {"activation": activation, "norm": norm, "dropout": dropout, "film": self.modulating}
         layers: list[nn.Module] = []
-        for c_in, c_out in zip((self.in_shape[0], *channels), channels, strict=False):
+        for c_in, c_out in zip((self.in_shape[0] + self.appended, *channels), channels, strict=False):
             if downsample == "conv":
                 conv = nn.Conv2d(c_in, c_out, kernel, stride=stride, padding=(kernel - 1) // 2)
             else:
                 conv = nn.Conv2d(c_in, c_out, kernel, padding="same")
-            layers += _block(conv, c_out, activation=activation, norm=norm, dropout=dropout)
+            layers += _block(conv, c_out, **options)
             if downsample == "pool":
                 layers.append(nn.MaxPool2d(stride))
         self.out_shape = (channels[-1], *sizes[-1])
         if dense:
             width = math.prod(self.out_shape)
-            layers += [nn.Flatten(), *dense_layers(width, dense, activation=activation, norm=norm, dropout=dropout)]
+            layers += [nn.Flatten(), *dense_layers(width, dense, **options)]
             self.out_shape = (dense[-1],)
-        self.layers = nn.Sequential(*layers)
+        self.layers = Layers(*layers)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         """Maps data (B, C, H, W) to features (B, *out_shape)."""
-        return self.layers(x)
+        return self.layers(self.with_context(x, c), c)
 
 
 class ConvDecoder(Decoder):
@@ -132,6 +142,8 @@ class ConvDecoder(Decoder):
         activation: name of the non-linearity.
         norm: none, batch, layer or group.
         dropout: probability of dropping a channel (or a dense unit), in [0, 1).
+        context_dim: width of a context's vector c; 0 for none.
+        conditioning: what becomes of c: `concat` (appended to the input) or `film` (modulates every hidden layer).
 
     Raises:
         ValueError: for an image too small for its stages, a latent map of another size, or a value outside its range.
@@ -150,8 +162,11 @@ class ConvDecoder(Decoder):
         activation: str = "relu",
         norm: str = "none",
         dropout: float = 0.0,
+        context_dim: int = 0,
+        conditioning: str = "concat",
     ) -> None:
         super().__init__()
+        self.take_context(context_dim, conditioning)
         self.in_shape = tuple(in_shape)
         self.out_shape = image_shape("out_shape", out_shape)
         channels, dense = stages(channels)[::-1], positive_ints("dense", dense)[::-1]
@@ -164,7 +179,8 @@ class ConvDecoder(Decoder):
             stride=stride,
             resample="conv" if upsample == "conv" else "pool",
         )[::-1]
-        layers = self._first_map(channels[0], sizes[0], dense, activation=activation, norm=norm, dropout=dropout)
+        options: dict[str, Any] = {"activation": activation, "norm": norm, "dropout": dropout, "film": self.modulating}
+        layers = self._first_map(channels[0], sizes[0], dense, options)
         for i, (c_in, c_out) in enumerate(zip((channels[0], *channels), channels, strict=False)):
             if upsample == "conv":
                 pad = (kernel - 1) // 2
@@ -178,24 +194,22 @@ class ConvDecoder(Decoder):
             else:
                 layers.append(nn.Upsample(size=sizes[i + 1], mode="nearest"))
                 conv = nn.Conv2d(c_in, c_out, kernel, padding="same")
-            layers += _block(conv, c_out, activation=activation, norm=norm, dropout=dropout)
+            layers += _block(conv, c_out, **options)
         odd = kernel if kernel % 2 else kernel - 1
         last = nn.ConvTranspose2d if upsample == "conv" else nn.Conv2d
         layers.append(last(channels[-1], self.out_shape[0], odd, padding=odd // 2))
-        self.layers = nn.Sequential(*layers)
+        self.layers = Layers(*layers)
 
-    def _first_map(
-        self, channels: int, size: Size, dense: Sequence[int], *, activation: str, norm: str, dropout: float
-    ) -> list[nn.Module]:
+    def _first_map(self, channels: int, size: Size, dense: Sequence[int], options: dict[str, Any]) -> list[nn.Module]:
         if len(self.in_shape) == 3:
             check_latent_map(self.in_shape, size)
-            first = nn.Conv2d(self.in_shape[0], channels, 1)
-            return _block(first, channels, activation=activation, norm=norm, dropout=dropout)
+            first = nn.Conv2d(self.in_shape[0] + self.appended, channels, 1)
+            return _block(first, channels, **options)
         shape = (channels, *size)
         widths = [*dense, math.prod(shape)]
-        layers = dense_layers(self.in_shape[0], widths, activation=activation, norm=norm, dropout=dropout)
+        layers = dense_layers(self.in_shape[0] + self.appended, widths, **options)
         return [*layers, nn.Unflatten(1, shape)]
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """Maps latents (B, *in_shape) to likelihood parameters (B, *out_shape)."""
-        return self.layers(z)
+        return self.layers(self.with_context(z, c), c)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vaelab.checks import fraction, image_shape, positive_ints
 from vaelab.networks.base import Decoder, Encoder, dense_layers
+from vaelab.networks.condition import Layers
 
 
 class MLPEncoder(Encoder):
@@ -20,6 +21,9 @@ class MLPEncoder(Encoder):
         activation: name of the non-linearity.
         norm: none, batch or layer.
         dropout: probability of dropping a hidden unit, in [0, 1).
+        gated: gated hidden layers, h = (W x + b) * sigmoid(V x + c), without another non-linearity.
+        context_dim: width of a context's vector c; 0 for none.
+        conditioning: what becomes of c: `concat` (appended to the input) or `film` (modulates every hidden layer).
 
     Raises:
         ValueError: for an empty `hidden`, a width below 1, or an unknown name.
@@ -33,23 +37,33 @@ class MLPEncoder(Encoder):
         activation: str = "relu",
         norm: str = "none",
         dropout: float = 0.0,
+        gated: bool = False,
+        context_dim: int = 0,
+        conditioning: str = "concat",
     ) -> None:
         super().__init__()
+        self.take_context(context_dim, conditioning)
         self.in_shape = image_shape("in_shape", in_shape)
         hidden = positive_ints("hidden", hidden)
         if not hidden:
             raise ValueError("hidden needs at least one width, for example hidden=[400]")
-        self.layers = nn.Sequential(
+        self.layers = Layers(
             nn.Flatten(),
             *dense_layers(
-                math.prod(self.in_shape), hidden, activation=activation, norm=norm, dropout=fraction("dropout", dropout)
+                math.prod(self.in_shape) + self.appended,
+                hidden,
+                activation=activation,
+                norm=norm,
+                dropout=fraction("dropout", dropout),
+                film=self.modulating,
+                gated=gated,
             ),
         )
         self.out_shape = (hidden[-1],)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         """Maps data (B, C, H, W) to features (B, hidden[-1])."""
-        return self.layers(x)
+        return self.layers(self.with_context(x.flatten(1), c), c)
 
 
 class MLPDecoder(Decoder):
@@ -62,6 +76,9 @@ class MLPDecoder(Decoder):
         activation: name of the non-linearity.
         norm: none, batch or layer.
         dropout: probability of dropping a hidden unit, in [0, 1).
+        gated: gated hidden layers, h = (W x + b) * sigmoid(V x + c), without another non-linearity.
+        context_dim: width of a context's vector c; 0 for none.
+        conditioning: what becomes of c: `concat` (appended to the input) or `film` (modulates every hidden layer).
 
     Raises:
         ValueError: for an empty `hidden`, a width below 1, or an unknown name.
@@ -76,22 +93,32 @@ class MLPDecoder(Decoder):
         activation: str = "relu",
         norm: str = "none",
         dropout: float = 0.0,
+        gated: bool = False,
+        context_dim: int = 0,
+        conditioning: str = "concat",
     ) -> None:
         super().__init__()
+        self.take_context(context_dim, conditioning)
         self.in_shape = tuple(in_shape)
         self.out_shape = image_shape("out_shape", out_shape)
         widths = positive_ints("hidden", hidden)[::-1]
         if not widths:
             raise ValueError("hidden needs at least one width, for example hidden=[400]")
-        self.layers = nn.Sequential(
+        self.layers = Layers(
             nn.Flatten(),
             *dense_layers(
-                math.prod(self.in_shape), widths, activation=activation, norm=norm, dropout=fraction("dropout", dropout)
+                math.prod(self.in_shape) + self.appended,
+                widths,
+                activation=activation,
+                norm=norm,
+                dropout=fraction("dropout", dropout),
+                film=self.modulating,
+                gated=gated,
             ),
             nn.Linear(widths[-1], math.prod(self.out_shape)),
             nn.Unflatten(1, self.out_shape),
         )
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """Maps latents (B, *in_shape) to likelihood parameters (B, *out_shape)."""
-        return self.layers(z)
+        return self.layers(self.with_context(z.flatten(1), c), c)

@@ -10,6 +10,10 @@ from vaelab.models.terms import Terms
 class Objective(nn.Module):
     """Terms and the number of batches seen -> the loss to descend, and what to log (means over the batch, in nats).
 
+    An objective of one's own is `weigh`. To its loss are added the penalties that parts of the model ask for themselves
+    (`Terms.penalties`: the codebook loss of a vector quantiser, the classifier's of a semi-supervised model), whatever
+    is optimised; they are logged by name, and so are `Terms.metrics`.
+
     Attributes:
         num_samples: K, the draws of z that it wants for every example while training.
     """
@@ -17,7 +21,17 @@ class Objective(nn.Module):
     num_samples: int = 1
 
     def forward(self, terms: Terms, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """Returns the scalar loss, and the logs."""
+        """Returns the scalar loss with all penalties, and the logs."""
+        loss, logs = self.weigh(terms, step)
+        for name, penalty in terms.penalties.items():
+            loss = loss + penalty.mean()
+            logs[name] = penalty.detach().mean()
+        if terms.penalties:
+            logs["loss"] = loss.detach()
+        return loss, {**logs, **{name: value.detach().mean() for name, value in terms.metrics.items()}}
+
+    def weigh(self, terms: Terms, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """Returns the scalar loss without penalties, and the logs."""
         raise NotImplementedError
 
 

@@ -40,7 +40,7 @@ class Capacity(Objective):
         self.schedule = schedule or Constant()
         self.num_samples = positive_int("num_samples", num_samples)
 
-    def forward(self, terms: Terms, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+    def weigh(self, terms: Terms, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Returns the loss, and the logs with the `capacity` C that was in force."""
         capacity = self.capacity * self.schedule(step)
         log_px, kl = terms.log_px.mean(), terms.kl.mean()

@@ -37,7 +37,7 @@ class DIPVAE(Objective):
         self.lambda_d = at_least_zero("lambda_d", lambda_d)
         self.num_samples = positive_int("num_samples", num_samples)
 
-    def forward(self, terms: Terms, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+    def weigh(self, terms: Terms, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Returns the loss, and the logs with the unweighted penalties `dip_off_diagonal` and `dip_diagonal`."""
         log_px, kl = terms.log_px.mean(), terms.kl.mean()
         matrices = [covariance(latent.q, within=self.variant == "ii") for latent in terms.latents]

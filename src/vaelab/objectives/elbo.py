@@ -26,7 +26,7 @@ class ELBO(Objective):
             without the score of q: Roeder, Wu & Duvenaud 2017, "Sticking the landing").
 
     Raises:
-        ValueError: for a negative `beta`, a `num_samples` below 1 or an unknown `estimator`; in `forward`, if stl meets
+        ValueError: for a negative `beta`, a `num_samples` below 1 or an unknown `estimator`; when called, if stl meets
             a hierarchy, a deterministic code or a posterior that cannot be detached.
     """
 
@@ -44,7 +44,7 @@ class ELBO(Objective):
         self.num_samples = positive_int("num_samples", num_samples)
         self.estimator = one_of("estimator", estimator, ("standard", "stl"))
 
-    def forward(self, terms: Terms, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+    def weigh(self, terms: Terms, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Returns the weighted loss, and the logs with the weight `beta` that was in force."""
         beta = self.beta * self.schedule(step)
         log_px, kl = terms.log_px.mean(), terms.kl.mean()

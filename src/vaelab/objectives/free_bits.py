@@ -27,7 +27,7 @@ class FreeBits(Objective):
         num_samples: K, draws of z for every example.
 
     Raises:
-        ValueError: for a negative `free_nats` or `beta`, an unknown `per` or a `num_samples` below 1; in `forward`, for
+        ValueError: for a negative `free_nats` or `beta`, an unknown `per` or a `num_samples` below 1; when called, for
             a posterior or prior that does not factorise, unless `per` is group.
     """
 
@@ -47,7 +47,7 @@ class FreeBits(Objective):
         self.schedule = schedule or Constant()
         self.num_samples = positive_int("num_samples", num_samples)
 
-    def forward(self, terms: Terms, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+    def weigh(self, terms: Terms, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Returns the loss, and the logs with the weight `beta` that was in force."""
         beta = self.beta * self.schedule(step)
         log_px = terms.log_px.mean()

@@ -51,7 +51,7 @@ class GECO(Objective):
         self.register_buffer("average", torch.tensor(0.0))
         self.register_buffer("batches", torch.tensor(0.0))
 
-    def forward(self, terms: Terms, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+    def weigh(self, terms: Terms, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Returns the loss, and the logs with the `lambda` that was in force and the batch's own `constraint`."""
         log_px, kl = terms.log_px.mean(), terms.kl.mean()
         constraint = self.target - log_px

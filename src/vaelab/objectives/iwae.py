@@ -32,7 +32,7 @@ class IWAE(Objective):
         self.num_samples = positive_int("num_samples", num_samples)
         self.estimator = one_of("estimator", estimator, ESTIMATORS)
 
-    def forward(self, terms: Terms, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+    def weigh(self, terms: Terms, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Returns the loss, and the logs with the bound `iwae`."""
         loss = -importance_bound(terms, decoder_groups=1, encoder_groups=1, estimator=self.estimator)
         return loss, importance_logs(loss, terms)
@@ -59,7 +59,7 @@ class MIWAE(Objective):
         self.num_samples = self.num_groups * positive_int("group_size", group_size)
         self.estimator = one_of("estimator", estimator, ESTIMATORS)
 
-    def forward(self, terms: Terms, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+    def weigh(self, terms: Terms, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Returns the loss, and the logs with the bound `iwae` of all draws."""
         groups = self.num_groups
         loss = -importance_bound(terms, decoder_groups=groups, encoder_groups=groups, estimator=self.estimator)
@@ -87,7 +87,7 @@ class PIWAE(Objective):
         self.num_samples = self.num_groups * positive_int("group_size", group_size)
         self.estimator = one_of("estimator", estimator, ESTIMATORS)
 
-    def forward(self, terms: Terms, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+    def weigh(self, terms: Terms, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Returns the loss, and the logs with the decoder's bound `iwae`."""
         loss = -importance_bound(terms, decoder_groups=1, encoder_groups=self.num_groups, estimator=self.estimator)
         return loss, importance_logs(loss, terms)
@@ -115,7 +115,7 @@ class CIWAE(Objective):
         self.num_samples = positive_int("num_samples", num_samples)
         self.estimator = one_of("estimator", estimator, ESTIMATORS)
 
-    def forward(self, terms: Terms, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+    def weigh(self, terms: Terms, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Returns the loss, and the logs with the bound `iwae`."""
         draws = len(terms.log_px)
         elbo = importance_bound(terms, decoder_groups=draws, encoder_groups=draws, estimator=self.estimator)

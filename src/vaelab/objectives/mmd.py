@@ -51,7 +51,7 @@ class InfoVAE(Objective):
         self.bandwidth = bandwidth if bandwidth is None else positive("bandwidth", bandwidth)
         self.num_samples = positive_int("num_samples", num_samples)
 
-    def forward(self, terms: Terms, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+    def weigh(self, terms: Terms, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Returns the loss, and the logs with the unweighted `mmd`, which is MMD^2 and may fall below 0."""
         log_px, kl = terms.log_px.mean(), terms.kl.mean()
         mmd = sum_groups([self._mmd(latent) for latent in terms.latents])

@@ -34,7 +34,7 @@ class Renyi(Objective):
         self.alpha = alpha
         self.num_samples = positive_int("num_samples", num_samples)
 
-    def forward(self, terms: Terms, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+    def weigh(self, terms: Terms, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Returns the loss, and the logs with the importance-weighted bound `iwae` of the same draws."""
         log_w, power = terms.log_weights, 1 - self.alpha
         bound = log_mean_exp(power * log_w, 0) / power if power else log_w

@@ -33,7 +33,7 @@ class SWAE(Objective):
         self.num_projections = positive_int("num_projections", num_projections)
         self.num_samples = positive_int("num_samples", num_samples)
 
-    def forward(self, terms: Terms, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+    def weigh(self, terms: Terms, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Returns the loss, and the logs with the unweighted `sliced_wasserstein`, squared."""
         log_px = terms.log_px.mean()
         distance = sum_groups(

@@ -36,7 +36,7 @@ class BetaTCVAE(Objective):
         num_samples: K, draws of z for every example.
 
     Raises:
-        ValueError: for a negative weight, an unknown `sampling`, or a size below 1; in `forward`, for a hierarchy or a
+        ValueError: for a negative weight, an unknown `sampling`, or a size below 1; when called, for a hierarchy or a
             posterior that does not factorise over dimensions.
     """
 
@@ -60,7 +60,7 @@ class BetaTCVAE(Objective):
         self.sampling = one_of("sampling", sampling, ("stratified", "minibatch_weighted"))
         self.num_samples = positive_int("num_samples", num_samples)
 
-    def forward(self, terms: Terms, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+    def weigh(self, terms: Terms, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Returns the loss, and the logs with the three parts of the KL and the weight `beta` that was in force."""
         beta = self.beta * self.schedule(step)
         latent = only_latent(terms, "the total correlation")

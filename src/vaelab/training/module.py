@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from vaelab.metrics import NonFiniteError, Window, weighted_means
-from vaelab.models import VAE
+from vaelab.models import Model
 from vaelab.numerics import get_rng_state, seed_rng, set_rng_state
 from vaelab.objectives import Objective
 from vaelab.schedules import Schedule
@@ -50,7 +50,7 @@ class VAEModule(L.LightningModule):
     def __init__(
         self,
         *,
-        model: VAE,
+        model: Model,
         objective: Objective,
         optimizer: Callable[[Iterable[Parameter]], Optimizer],
         lr_schedule: Schedule | None = None,
@@ -85,8 +85,8 @@ class VAEModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the loss of a batch."""
-        x, _ = batch
-        loss, logs = self.objective(self.model(x, num_samples=self.objective.num_samples), self.batches_seen)
+        x, y = batch
+        loss, logs = self.objective(self.model(x, y, num_samples=self.objective.num_samples), self.batches_seen)
         self._window.add(logs, len(x))
         self.batches_seen += 1
         return loss
@@ -170,11 +170,11 @@ class VAEModule(L.LightningModule):
         self._evaluate(batch)
 
     def _evaluate(self, batch: Batch) -> None:
-        x, _ = batch
+        x, y = batch
         size = len(x)
         if size == 0:  # of few images a device may get none, but it must report the same terms as the others
-            x = x.new_zeros(1, *x.shape[1:])
-        terms = self.model(x, num_samples=self.objective.num_samples)
+            x, y = x.new_zeros(1, *x.shape[1:]), y.new_zeros(1, *y.shape[1:])
+        terms = self.model(x, y, num_samples=self.objective.num_samples)
         self.is_bound = terms.is_bound
         _, logs = self.objective(terms, self.batches_seen)
         self._evaluation.add({name: value for name, value in logs.items() if isinstance(value, Tensor)}, size)

@@ -68,22 +68,27 @@ def make_images(x: Tensor, y: Tensor | None, *, origin: str) -> Images:
 
 
 def check_labels(y: Tensor | None, number: int, *, origin: str) -> Tensor:
-    """Checks labels (N,) for `number` images and returns them as int64; without labels, all are 0.
+    """Checks labels (N,), returned as int64, or attributes (N, A), as float32; without either, all labels are 0.
 
     Raises:
         ValueError: naming `origin`, for a wrong shape, dtype, range or number.
     """
     if y is None:
         return torch.zeros(number, dtype=torch.int64)
-    if y.ndim != 1 or y.is_floating_point() or y.is_complex():
+    attributes = y.ndim == 2 and y.is_floating_point()
+    if not attributes and (y.ndim != 1 or y.is_floating_point() or y.is_complex()):
         raise ValueError(
-            f"{origin}: labels must be whole numbers of shape ({number},), but are {y.dtype} of shape "
-            f"{tuple(y.shape)}; convert them, or leave them out"
+            f"{origin}: labels must be whole numbers of shape ({number},), or floating-point attributes of shape "
+            f"({number}, A), but are {y.dtype} of shape {tuple(y.shape)}; convert them, or leave them out"
         )
     if len(y) != number:
         raise ValueError(
             f"{origin} holds {number:,} images but {len(y):,} labels; give each image one, or leave them out"
         )
+    if attributes:
+        if not bool(torch.isfinite(y).all()):
+            raise ValueError(f"{origin}: the attributes hold NaN or infinite values; remove them")
+        return y.float()
     y = y.long()
     if int(y.min()) < 0:
         raise ValueError(f"{origin}: labels must count from 0, but the smallest is {int(y.min())}; renumber them")
