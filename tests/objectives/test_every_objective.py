@@ -21,18 +21,22 @@ from vaelab.objectives import (
     IWAE,
     MIWAE,
     PIWAE,
+    RAE,
     SWAE,
     BetaTCVAE,
     Capacity,
     FreeBits,
     InfoVAE,
     Objective,
+    Perceptual,
+    PriorLikelihood,
     Renyi,
 )
 from vaelab.priors import StandardNormalPrior
 from vaelab.samplers import GaussianSampler
 
 Make = Callable[[], Objective]
+SHAPE = (1, 6, 7)
 MAKERS: dict[str, Make] = {
     "elbo": partial(ELBO, beta=3.0, num_samples=2),
     "elbo-stl": partial(ELBO, beta=3.0, estimator="stl"),
@@ -55,7 +59,12 @@ MAKERS: dict[str, Make] = {
     "infovae": partial(InfoVAE, alpha=0.5, lambda_mmd=10.0, num_samples=2),
     "wae-mmd": partial(InfoVAE, lambda_mmd=10.0, kernel="imq"),
     "swae": partial(SWAE, num_samples=2),
+    "rae-l2": partial(RAE, regularizer="l2"),
+    "rae-gp": partial(RAE, regularizer="gradient_penalty"),
+    "ssim": partial(Perceptual, similarity="ssim", num_samples=2),
 }
+# It trains nothing but the prior, and has its tests in test_regularized_autoencoder.py.
+ELSEWHERE = {PriorLikelihood}
 every = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 # The batch is their estimate of the aggregate posterior, so that its size belongs to what they estimate.
 SAMPLE_THE_AGGREGATE = ("beta-tcvae", "infovae", "wae-mmd", "swae")
@@ -64,7 +73,7 @@ SAMPLE_THE_AGGREGATE = ("beta-tcvae", "infovae", "wae-mmd", "swae")
 def model() -> VAE:
     torch.manual_seed(0)
     return build_vae(
-        x_shape=(1, 2, 3),
+        x_shape=SHAPE,
         latent_dim=2,
         encoder=partial(MLPEncoder, hidden=[8]),
         sampler=GaussianSampler,
@@ -76,14 +85,18 @@ def model() -> VAE:
 
 def terms_of(objective: Objective, batch: int = 6) -> Terms:
     torch.manual_seed(1)
-    return model()(torch.rand(batch, 1, 2, 3).double(), num_samples=objective.num_samples)
+    return model()(torch.rand(batch, *SHAPE).double(), num_samples=objective.num_samples)
 
 
 def selected(terms: Terms, index: Tensor) -> Terms:
     """The terms of the examples `index` of the batch."""
     latent = terms.latents[0]
     q = Independent(Normal(latent.q.base_dist.loc[index], latent.q.base_dist.scale[index]), 1)
-    return Terms(log_px=terms.log_px[:, index], latents=(Latent(z=latent.z[:, index], q=q, p=latent.p),))
+    # One tensor from which both z and the parameters follow, as in a model: some objectives differentiate by z.
+    z = latent.z[:, index]
+    params = terms.model.decoder(z.flatten(0, 1)).unflatten(0, z.shape[:2])
+    latents = (Latent(z=z, q=q, p=latent.p),)
+    return Terms(log_px=terms.log_px[:, index], latents=latents, x=terms.x[index], params=params, model=terms.model)
 
 
 def loss_of(objective: Objective, terms: Terms) -> Tensor:
@@ -93,7 +106,7 @@ def loss_of(objective: Objective, terms: Terms) -> Tensor:
 
 
 def test_every_public_objective_is_tested_here() -> None:
-    public = {getattr(vaelab.objectives, name) for name in vaelab.objectives.__all__} - {Objective}
+    public = {getattr(vaelab.objectives, name) for name in vaelab.objectives.__all__} - {Objective} - ELSEWHERE
     assert {type(make()) for make in MAKERS.values()} == public
 
 
@@ -116,7 +129,7 @@ def test_the_logged_bound_is_the_true_one_whatever_is_optimised(make: Make) -> N
 def test_every_parameter_gets_a_finite_gradient(make: Make) -> None:
     objective, vae = make(), model()
     torch.manual_seed(3)
-    loss, _ = objective(vae(torch.rand(6, 1, 2, 3).double(), num_samples=objective.num_samples), 0)
+    loss, _ = objective(vae(torch.rand(6, *SHAPE).double(), num_samples=objective.num_samples), 0)
     loss.backward()
     for name, parameter in vae.named_parameters():
         assert parameter.grad is not None, name
@@ -153,6 +166,6 @@ def test_a_batch_of_one_gives_a_finite_loss(make: Make) -> None:
 def test_objectives_run_in_single_precision(make: Make) -> None:
     objective = make()
     torch.manual_seed(6)
-    loss, _ = objective(model().float()(torch.rand(6, 1, 2, 3), num_samples=objective.num_samples), 0)
+    loss, _ = objective(model().float()(torch.rand(6, *SHAPE), num_samples=objective.num_samples), 0)
     assert loss.dtype == torch.float32
     assert loss.requires_grad

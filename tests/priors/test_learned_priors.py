@@ -24,7 +24,7 @@ class Model(nn.Module):
         self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(16, 5), nn.Tanh())
         self.sampler = sampler
         self.prior = prior
-        prior.attach(self.posterior, X_SHAPE)
+        prior.attach(self.posterior, X_SHAPE, sampler)
 
     def posterior(self, x: Tensor) -> Distribution:
         return self.sampler(self.encoder((x - 0.4) / 0.3))

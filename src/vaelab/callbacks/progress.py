@@ -81,5 +81,8 @@ class EpochLines(L.Callback):
                 f"val elbo {latest['val/elbo']:9.2f} "
                 f"(reconstruction {latest['val/reconstruction']:.2f}, kl {latest['val/kl']:.2f})"
             )
+        watched = getattr(pl_module, "monitor", "val/elbo")
+        if watched != "val/elbo" and watched in latest:
+            parts.append(f"{watched.replace('/', ' ').replace('_', ' ')} {latest[watched]:.4g}")
         parts.append(f"{time.perf_counter() - self._start:.1f} s")
         tqdm.write("  ".join(parts))

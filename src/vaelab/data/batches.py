@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vaelab.data.images import Images, bernoulli
+from vaelab.data.labels import recurring
 
 
 class Batches:
@@ -21,6 +22,9 @@ class Batches:
     than ranks is left out (no rank can wait for a gradient that never comes); evaluation leaves out nothing, and a rank
     may get an empty batch.
 
+    With `labelled_per_batch` every training batch of a rank gets so many images that have a label besides: they come
+    from an order of their own, which also depends on (seed, epoch) alone and in which all of them come equally often.
+
     Args:
         images: the whole split.
         batch_size: images per rank and step.
@@ -28,6 +32,7 @@ class Batches:
         reshuffle: take another order at every epoch; else that of epoch 0 comes back.
         resample: draw every value x as Bernoulli(x) whenever it is read (dynamic binarisation); the draws depend on
             seed, epoch, step and rank alone.
+        labelled_per_batch: labelled images per rank and step that are added when training; 0 for none.
         seed: of the order and of the draws.
         rank: this process's number.
         world_size: number of processes.
@@ -42,6 +47,7 @@ class Batches:
         training: bool,
         reshuffle: bool = True,
         resample: bool = False,
+        labelled_per_batch: int = 0,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
@@ -52,6 +58,7 @@ class Batches:
         self.training = training
         self.reshuffle = reshuffle
         self.resample = resample
+        self.labelled_per_batch = labelled_per_batch if training else 0
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
@@ -73,11 +80,11 @@ class Batches:
         # A generator: its body starts at the first batch, after the epoch was set.
         self.position = first = self.position if self._resumed else 0
         self._resumed = False
-        order = self._order()
+        order, labelled = self._order(), self._labelled_order()
         for i in range(first, len(self)):
-            index = order[i * self.step_size : (i + 1) * self.step_size]
-            if self.world_size > 1:
-                index = index.tensor_split(self.world_size)[self.rank]
+            index = self._share(order, i, self.batch_size)
+            if labelled is not None:
+                index = torch.cat([index, self._share(labelled, i, self.labelled_per_batch)])
             x, y = self.images.batch(index, self.device)
             if self.resample:
                 x = bernoulli(x, generator_of(self.seed, self.epoch, 1 + i, self.rank, device=x.device))
@@ -89,8 +96,26 @@ class Batches:
         device = self.images.x.device
         if not self.training:
             return torch.arange(len(self.images), device=device)
-        generator = generator_of(self.seed, self.epoch if self.reshuffle else 0)
+        generator = generator_of(self.seed, self._order_epoch)
         return torch.randperm(len(self.images), generator=generator).to(device)
+
+    def _labelled_order(self) -> Tensor | None:
+        """Returns the labelled images of all steps of an epoch, one after the other, or None if none are added."""
+        if not self.labelled_per_batch:
+            return None
+        (index,) = (self.images.y >= 0).nonzero(as_tuple=True)
+        length = len(self) * self.labelled_per_batch * self.world_size
+        return recurring(index, length, generator_of(self.seed, self._order_epoch, 0, 1))
+
+    @property
+    def _order_epoch(self) -> int:
+        return self.epoch if self.reshuffle else 0
+
+    def _share(self, order: Tensor, step: int, size: int) -> Tensor:
+        """Returns this rank's part of a step that takes `size` images per rank from an order."""
+        size *= self.world_size
+        index = order[step * size : (step + 1) * size]
+        return index.tensor_split(self.world_size)[self.rank] if self.world_size > 1 else index
 
     batch_sampler = None
 

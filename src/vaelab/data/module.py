@@ -11,6 +11,7 @@ import torch
 from vaelab.checks import one_of, positive_int
 from vaelab.data.batches import Batches
 from vaelab.data.images import BINARIZATIONS, SUPPORTS, Images, split
+from vaelab.data.labels import keep_labels
 from vaelab.data.sources import Source
 
 
@@ -31,7 +32,10 @@ class ImageDataModule(L.LightningDataModule):
         normalize: none or standard: what the *encoder* sees (the likelihood always scores the data in its own range).
         mean: the mean for `standard`, one number per channel; None measures it on the training split.
         std: the standard deviation for `standard`, likewise.
-        split_seed: of the validation split and of static binarisation.
+        labels: how many training images keep their label, as many of every class, chosen by `split_seed`; the label of
+            all others is -1. None keeps all labels; validation and test always do.
+        labelled_per_batch: labelled images per device that are added to every training batch; None adds none.
+        split_seed: of the validation split, of static binarisation and of the labels that are kept.
         seed: of the order of the training batches.
         device: where the whole set is kept: auto (with the model) or cpu (for sets larger than an accelerator's memory;
             a batch is still converted on the accelerator).
@@ -54,6 +58,8 @@ class ImageDataModule(L.LightningDataModule):
         normalize: str = "none",
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        labels: int | None = None,
+        labelled_per_batch: int | None = None,
         split_seed: int = 0,
         seed: int = 0,
         device: str = "auto",
@@ -66,15 +72,30 @@ class ImageDataModule(L.LightningDataModule):
         self.binarize = one_of("data.binarize", binarize, BINARIZATIONS)
         self.normalize = one_of("data.normalize", normalize, ("none", "standard"))
         self.given_mean, self.given_std = mean, std
+        self.labels = labels
+        self.labelled_per_batch = 0
+        if labelled_per_batch is not None:
+            self.labelled_per_batch = positive_int("data.labelled_per_batch", labelled_per_batch)
         self.split_seed, self.seed = seed_number("data.split_seed", split_seed), seed_number("data.seed", seed)
         self.keep_on = one_of("data.device", device, ("auto", "cpu"))
         self.splits: dict[str, Images] = {}
         self._placed: dict[tuple[str, torch.device], Images] = {}  # splits on their devices, copied once
 
     def setup(self, stage: str | None = None) -> None:
-        """Reads and splits the data, once."""
+        """Reads and splits the data, once, and hides the labels that are not to be kept."""
         if self.splits:
             return
+        splits = self._read()
+        if self.labels is not None:
+            splits["train"] = keep_labels(splits["train"], self.labels, seed=self.split_seed)
+        if self.labelled_per_batch and splits["train"].num_attributes:
+            raise ValueError(
+                "data.labelled_per_batch adds images with class labels, but these have attributes instead; leave it null"
+            )
+        self.splits = splits
+
+    def _read(self) -> dict[str, Images]:
+        """Returns the splits with all labels."""
         train, test = self.source.load()
         if test is None:
             size = split_size("data.test_size", self.test_size, train, self.source.origin)
@@ -94,7 +115,7 @@ class ImageDataModule(L.LightningDataModule):
             elif self.binarize != "none":
                 how = "static" if self.binarize == "dynamic" else self.binarize
                 splits[name] = images.binarized(how, seed=self.split_seed + i)
-        self.splits = splits
+        return splits
 
     @property
     def x_shape(self) -> tuple[int, int, int]:
@@ -198,6 +219,7 @@ class ImageDataModule(L.LightningDataModule):
             training=training,
             reshuffle=reshuffle,
             resample=training and self.binarize == "dynamic",
+            labelled_per_batch=self.labelled_per_batch,
             seed=self.seed,
             rank=rank,
             world_size=world_size,

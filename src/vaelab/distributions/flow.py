@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from types import ModuleType
 from typing import ClassVar, Protocol
 
@@ -26,6 +27,23 @@ class Bijection(Protocol):
     @property
     def inv(self) -> Bijection:
         """The inverse."""
+
+
+@dataclass(frozen=True)
+class Affine:
+    """f(x) = shift + stretch * x, value by value, with a stretch above 0."""
+
+    shift: Tensor  # (n,)
+    stretch: Tensor  # (n,)
+
+    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns f(x), (..., n), and log |det df/dx|, (...)."""
+        return self.shift + self.stretch * x, self.stretch.log().sum().expand(x.shape[:-1])
+
+    @property
+    def inv(self) -> Affine:
+        """The inverse."""
+        return Affine(-self.shift / self.stretch, 1 / self.stretch)
 
 
 class Flow(Distribution):

@@ -22,8 +22,9 @@ from vaelab.experiment.files import BEST, LAST
 from vaelab.experiment.instantiate import build, refusal
 from vaelab.models import Model
 from vaelab.numerics import seeded
+from vaelab.objectives import Adversarial
 from vaelab.schedules import Constant, Schedule
-from vaelab.training import AtomicCheckpointIO, GracefulStop, VAEModule
+from vaelab.training import AdversarialModule, AtomicCheckpointIO, GracefulStop, VAEModule
 
 
 @dataclass
@@ -116,15 +117,21 @@ def build_module(cfg: DictConfig, data: ImageDataModule) -> VAEModule:
     except (ValueError, TypeError) as error:
         raise refusal(ValueError(str(error)), cfg.optimizer, "optimizer") from error
     schedule = build(cfg.lr_schedule, "lr_schedule")
-    module = VAEModule(
-        model=model,
-        objective=build(cfg.objective, "objective"),
-        optimizer=optimizer,
-        lr_schedule=schedule if isinstance(schedule, Schedule) and not isinstance(schedule, Constant) else None,
-        plateau=None if isinstance(schedule, Schedule) else schedule,
-        log_every_n_steps=cfg.trainer.log_every_n_steps,
-        config=stored_config(cfg),
-    )
+    objective = build(cfg.objective, "objective")
+    make = AdversarialModule if isinstance(objective, Adversarial) else VAEModule
+    try:
+        module = make(
+            model=model,
+            objective=objective,
+            optimizer=optimizer,
+            lr_schedule=schedule if isinstance(schedule, Schedule) and not isinstance(schedule, Constant) else None,
+            plateau=None if isinstance(schedule, Schedule) else schedule,
+            monitor=cfg.monitor,
+            log_every_n_steps=cfg.trainer.log_every_n_steps,
+            config=stored_config(cfg),
+        )
+    except ValueError as error:
+        raise refusal(error, cfg.objective, "objective") from error
     check_fit(module, data)
     if cfg.compile:
         model.compile()
@@ -169,7 +176,7 @@ def build_callbacks(cfg: DictConfig, directory: Path, *, interactive: bool) -> l
     }
     if cfg.trainer.limit_val_batches:
         every = cfg.trainer.check_val_every_n_epoch or 1
-        best = ModelCheckpoint(filename=BEST.stem, monitor="val/elbo", mode="max", every_n_epochs=every, **options)
+        best = ModelCheckpoint(filename=BEST.stem, monitor=cfg.monitor, mode="max", every_n_epochs=every, **options)
         callbacks.append(best)
     return [*callbacks, ModelCheckpoint(filename=LAST.stem, **options)]
 

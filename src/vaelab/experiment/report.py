@@ -27,6 +27,8 @@ def print_start(cfg: DictConfig, parts: Parts, directory: Path, *, resumed: Path
         f"{' + ' + format(sizes['prior'], ',') + ' (prior)' if sizes['prior'] else ''}"
     )
     print(f"run    {directory} on {parts.trainer.strategy.root_device}, seed {cfg.seed}")
+    if cfg.refit is not None:
+        print(f"refit  only the prior is trained; everything else comes from {cfg.refit}")
     if resumed is not None:
         print(f"       resumed from {resumed}")
 
@@ -45,6 +47,10 @@ def print_summary(
             table.add_row(label, *(f"{metrics[f'{split}/{name}']:.2f}" for name in names))
     console = Console(highlight=False, soft_wrap=True)
     console.print(table)
+    known = {*names, "beta", "bits_per_dim"}
+    others = {name: value for name, value in metrics.items() if name.startswith("test/") and name[5:] not in known}
+    if others:
+        print("test      " + ", ".join(f"{name[5:].replace('_', ' ')} {value:.4g}" for name, value in others.items()))
     if not is_bound:
         console.print("A deterministic code has no ELBO: what stands in its place is the reconstruction term alone.")
     elif grey:

@@ -18,6 +18,7 @@ from vaelab.errors import Stopped, UserError
 from vaelab.experiment.assemble import Parts, assemble
 from vaelab.experiment.files import BEST, LAST, command, write_config, write_json
 from vaelab.experiment.load import find_checkpoint, read_checkpoint
+from vaelab.experiment.refit import keep_all_but_prior, refitted, start_from
 from vaelab.experiment.report import flat, print_start, print_summary
 from vaelab.experiment.resume import resumed
 from vaelab.likelihoods import bits_per_dim
@@ -31,6 +32,7 @@ IRRELEVANT = (
     ".*`isinstance.treespec, LeafSpec.` is deprecated.*",
     ".*GPU available but not used.*",
     ".*recommended to use `self.log.*sync_dist.*",
+    ".*in eval mode at the start of training.*",
     ".*lr_scheduler.step.*before.*optimizer.step.*",
 )
 
@@ -54,9 +56,15 @@ def run(cfg: DictConfig, *, directory: Path, overrides: Sequence[str]) -> float:
         raise UserError(
             f"{directory} already holds a run; continue it with resume={directory}, or choose another directory"
         )
+    elif cfg.refit is not None:
+        cfg = refitted(cfg, overrides)
     parts = assemble(cfg, directory, interactive=sys.stderr.isatty())
     if checkpoint is not None:
         check_resumable(parts, checkpoint, directory)
+    if cfg.refit is not None:
+        keep_all_but_prior(parts.model)
+        if checkpoint is None:
+            start_from(Path(cfg.refit), parts, cfg)
     trainer, module = parts.trainer, parts.module
     if trainer.is_global_zero:
         write_config(directory, cfg, overrides, str(trainer.strategy.root_device))

@@ -117,7 +117,7 @@ class Model(nn.Module):
         positive_int("batch_size", batch_size)
         x = self._as_data(x)
         parts = zip(x.split(batch_size), _split(context, batch_size, len(x)), strict=True)
-        return torch.cat([self.decode(self.encode(part, c).mean, c) for part, c in parts])
+        return torch.cat([self._reconstruction(part, c) for part, c in parts])
 
     @torch.no_grad()
     def sample(
@@ -149,7 +149,8 @@ class Model(nn.Module):
                 raise ValueError(f"{num_samples} samples need as many rows of context, but there are {len(context)}")
             z = self.draw_latents(num_samples, context)
             parts = zip(z.split(batch_size), _split(context, batch_size, num_samples), strict=True)
-            return torch.cat([p.mean if mean else p.sample() for p in (self.p_x(part, c) for part, c in parts)])
+            densities = (self._p_x_of_draw(part, c) for part, c in parts)
+            return torch.cat([p.mean if mean else p.sample() for p in densities])
 
     @torch.no_grad()
     def elbo(self, x: Tensor, context: Tensor | None = None, *, num_samples: int = 1, batch_size: int = 1000) -> Tensor:
@@ -159,6 +160,14 @@ class Model(nn.Module):
         step = max(1, batch_size // num_samples)
         parts = zip(x.split(step), _split(context, step, len(x)), strict=True)
         return torch.cat([self(part, c, num_samples=num_samples).elbo.mean(0) for part, c in parts])
+
+    def _reconstruction(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """Returns E[x|z] at the posterior mean; a hierarchy takes the mean of every group."""
+        return self.decode(self.encode(x, context).mean, context)
+
+    def _p_x_of_draw(self, z: Tensor, context: Tensor | None) -> Distribution:
+        """Returns p(x|z) for z drawn from the prior; a hierarchy draws its lower groups, too."""
+        return self.p_x(z, context)
 
     def _seen_by_encoder(self, x: Tensor) -> Tensor:
         return (x - self.mean) / self.std if self.normalizes else x

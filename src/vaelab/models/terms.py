@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent
 from torch.distributions.kl import kl_divergence
 
+from vaelab.samplers.codes import Quantized
 from vaelab.samplers.deterministic import Delta
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class Latent:
     @cached_property
     def log_ratio(self) -> Tensor:
         """log p(z) - log q(z|x) in nats, (K, B); 0 for a deterministic code, which has no density."""
+        if isinstance(self.q, Quantized):
+            return -self.kl  # all draws are the same
         return torch.zeros_like(self.log_pz) if isinstance(self.q, Delta) else self.log_pz - self.log_qz
 
     @cached_property
@@ -54,11 +57,15 @@ class Latent:
 
     @cached_property
     def kl_per_dim(self) -> Tensor | None:
-        """KL of every latent dimension in nats, (B, *latent_shape), or None where q and p have no such closed form."""
+        """KL of every latent dimension in nats, (B, *latent_shape), or None where q and p have no such closed form.
+
+        Of a group that depends on the draws of another it is the mean over those draws.
+        """
         if not (isinstance(self.q, Independent) and isinstance(self.p, Independent)):
             return None
         try:
-            return kl_divergence(self.q.base_dist, self.p.base_dist)
+            kl = kl_divergence(self.q.base_dist, self.p.base_dist)
+            return kl.mean(0) if kl.ndim == self.z.ndim else kl
         except NotImplementedError:
             return None
 

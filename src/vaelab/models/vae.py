@@ -9,6 +9,7 @@ from torch.distributions import Distribution
 
 from vaelab.checks import positive_int
 from vaelab.likelihoods import Likelihood
+from vaelab.models.autoregressive import AutoregressiveImage
 from vaelab.models.base import Model
 from vaelab.models.terms import Latent, Terms
 from vaelab.networks import Condition, Corruption, Decoder, Encoder, NoCorruption
@@ -67,7 +68,7 @@ class VAE(Model):
         self.decoder = decoder
         self.corruption = corruption or NoCorruption()
         self._check_parts()
-        prior.attach(self._posterior, self.x_shape)
+        prior.attach(self._posterior, self.x_shape, self.sampler)
 
     def _check_parts(self) -> None:
         channels, height, width = self.x_shape
@@ -114,6 +115,8 @@ class VAE(Model):
         return Terms(
             log_px=self.likelihood.log_prob(params, x),
             latents=(Latent(z=z, q=q, p=self.prior()),),
+            penalties=getattr(q, "penalties", {}),
+            metrics=getattr(q, "metrics", {}),
             x=x,
             context=context,
             params=params,
@@ -130,7 +133,10 @@ class VAE(Model):
         Raises:
             ValueError: for latents of another shape.
         """
-        return self.likelihood(self._params(self._as_latents(z), self.condition(context)))
+        z, c = self._as_latents(z), self.condition(context)
+        if self.decoder.autoregressive:
+            return AutoregressiveImage(self.decoder, self.likelihood, z, c)
+        return self.likelihood(self._params(z, c))
 
     def draw_latents(self, num_samples: int, context: Tensor | None = None) -> Tensor:
         """Draws z from the prior, (num_samples, *latent_shape)."""
@@ -141,4 +147,6 @@ class VAE(Model):
         return self.sampler(self.encoder(x) if c is None else self.encoder(x, c))
 
     def _params(self, z: Tensor, c: Tensor | None, x: Tensor | None = None) -> Tensor:
+        if self.decoder.autoregressive and x is not None:
+            return self.decoder(z, c, x=x.repeat(len(z) // len(x), 1, 1, 1))  # for every draw of z
         return self.decoder(z) if c is None else self.decoder(z, c)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -59,13 +60,30 @@ class Encoder(Contextual):
 
 
 class Decoder(Contextual):
-    """A network from latents (B, *in_shape) to likelihood parameters (B, *out_shape), perhaps given a context."""
+    """A network from latents (B, *in_shape) to likelihood parameters (B, *out_shape), perhaps given a context.
+
+    Attributes:
+        autoregressive: whether the parameters of a pixel depend on the pixels before it: such a decoder is called with
+            the image, decoder(z, c, x=x), and can `generate`.
+    """
 
     in_shape: tuple[int, ...]
     out_shape: tuple[int, int, int]
+    autoregressive: ClassVar[bool] = False
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """Maps latents (B, *in_shape) to likelihood parameters (B, C * P, H, W)."""
+        raise NotImplementedError
+
+    def generate(self, z: Tensor, c: Tensor | None, draw: Callable[[Tensor, int, int], Tensor]) -> Tensor:
+        """Draws images (B, C, H, W) pixel by pixel, if the decoder is autoregressive.
+
+        Args:
+            z: latents (B, *in_shape).
+            c: what a context became, (B, E), or None.
+            draw: called with the parameters of one pixel (B, C * P, 1, 1), its row and its column; returns the pixel
+                (B, C, 1, 1).
+        """
         raise NotImplementedError
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaelab.models.terms import Latent, Terms, sum_groups
-from vaelab.samplers import Delta
+from vaelab.samplers import Delta, Quantized
 
 ESTIMATORS = ("standard", "stl", "dreg")
 PLAIN = (bool, int, float, str, torch.Size, type(None))
@@ -64,7 +64,7 @@ def log_ratio(terms: Terms, estimator: str) -> Tensor:
     if estimator == "standard":
         return sum_groups([latent.log_ratio for latent in terms.latents])
     latent = only_latent(terms, f"estimator={estimator}")
-    if isinstance(latent.q, Delta):
+    if isinstance(latent.q, (Delta, Quantized)):
         raise ValueError("estimator must be standard for a deterministic code, which has no density")
     return Latent(z=latent.z, q=detached(latent.q), p=latent.p).log_ratio
 

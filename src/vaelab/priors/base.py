@@ -23,12 +23,24 @@ class Prior(nn.Module):
         """Returns p(z)."""
         raise NotImplementedError
 
-    def attach(self, posterior: Callable[[Tensor], Distribution], x_shape: Sequence[int]) -> None:
+    def attach(
+        self, posterior: Callable[[Tensor], Distribution], x_shape: Sequence[int], sampler: nn.Module | None = None
+    ) -> None:
         """Tells the prior of the model that it belongs to; most priors need not know.
+
+        A prior keeps methods of the model's parts at the most, never the parts, which would become its own.
 
         Args:
             posterior: x (B, *x_shape), in the data's own range, -> q(z|x).
             x_shape: data shape (C, H, W).
+            sampler: the model's sampler, if it has one; with a codebook it is a `vaelab.distributions.Codebook`.
+        """
+
+    def initialize(self, z: Tensor) -> None:
+        """Starts from codes z (N, *latent_shape) of a trained model, before it is fitted to them; most need nothing.
+
+        Raises:
+            ValueError: if there are too few.
         """
 
     def check_space(self, space: str, remedy: str) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from sklearn.mixture import GaussianMixture
+from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 
 from vaelab.checks import positive, positive_int
@@ -44,3 +45,18 @@ class GaussianMixturePrior(Prior):
         means, log_stds = at_least_float32(self.means), at_least_float32(self.log_stds)
         normal = Normal(means, log_stds.clamp(min=MIN_LOG_STD).exp(), validate_args=False)
         return Mixture(at_least_float32(self.logits), Independent(normal, len(self.latent_shape), validate_args=False))
+
+    @torch.no_grad()
+    def initialize(self, z: Tensor) -> None:
+        """Fits the mixture by expectation maximisation (scikit-learn's, from k-means)."""
+        count = len(self.logits)
+        if len(z) < count:
+            raise ValueError(
+                f"{count} components cannot be fitted to {len(z)} codes; model.prior.components is too many"
+            )
+        fit = GaussianMixture(count, covariance_type="diag", reg_covar=1e-6, random_state=0).fit(
+            z.flatten(1).double().cpu().numpy()
+        )
+        self.logits.copy_(torch.from_numpy(fit.weights_).log())
+        self.means.copy_(torch.from_numpy(fit.means_).reshape(self.means.shape))
+        self.log_stds.copy_(torch.from_numpy(fit.covariances_).log().div(2).reshape(self.log_stds.shape))

@@ -20,7 +20,7 @@ class VampPrior(Prior):
     u_c = low + (high - low) * sigmoid(a_c) with a_c free and drawn from N(0, 1) at the start: pseudo-inputs lie in the
     range of the data, and the encoder sees them as it sees data. Deviation from the paper: the sigmoid instead of a
     clipped linear map, which has no gradient where it clips. The KL of a posterior is estimated by
-    log q(z|x) - log p(z) of the draws. Fits every sampler.
+    log q(z|x) - log p(z) of the draws. Fits every sampler but those with a codebook.
 
     Args:
         latent_shape: (D,) or (D, h, w).
@@ -46,10 +46,17 @@ class VampPrior(Prior):
         self.low, self.high = low, high
         self._posterior: Callable[[Tensor], Distribution] | None = None
 
-    def attach(self, posterior: Callable[[Tensor], Distribution], x_shape: Sequence[int]) -> None:
+    def attach(
+        self, posterior: Callable[[Tensor], Distribution], x_shape: Sequence[int], sampler: nn.Module | None = None
+    ) -> None:
         """Takes the posterior, which stays the model's own, and makes the pseudo-inputs."""
         self._posterior = posterior
         self.pseudo_logits = nn.Parameter(torch.randn(self.components, *x_shape))
+
+    def check_space(self, space: str, remedy: str) -> None:
+        """Raises a ValueError for a codebook: every posterior is one point of it, and no two would overlap."""
+        if space == "a codebook":
+            raise ValueError(f"VampPrior mixes posteriors that overlap, but those on {space} do not; choose {remedy}")
 
     @property
     def pseudo_inputs(self) -> Tensor:

@@ -3,6 +3,7 @@
 from vaelab.samplers.base import Sampler
 from vaelab.samplers.bernoulli import BernoulliSampler
 from vaelab.samplers.categorical import CategoricalSampler
+from vaelab.samplers.codes import CodeSampler, Quantized
 from vaelab.samplers.coupling import CouplingFlowSampler
 from vaelab.samplers.deterministic import Delta, DeterministicSampler
 from vaelab.samplers.full_gaussian import FullGaussianSampler
@@ -15,6 +16,7 @@ from vaelab.samplers.von_mises_fisher import VonMisesFisherSampler
 __all__ = [
     "BernoulliSampler",
     "CategoricalSampler",
+    "CodeSampler",
     "CouplingFlowSampler",
     "Delta",
     "DeterministicSampler",
@@ -23,6 +25,7 @@ __all__ = [
     "IAFSampler",
     "LaplaceSampler",
     "PlanarFlowSampler",
+    "Quantized",
     "Sampler",
     "VonMisesFisherSampler",
 ]

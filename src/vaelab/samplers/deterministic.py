@@ -13,12 +13,8 @@ from vaelab.numerics import at_least_float32
 from vaelab.samplers.base import Sampler, head
 
 
-class Delta(Distribution):
-    """All mass on one point; `event_dims` counts the event dimensions on the right of `point` (B, *event).
-
-    A point mass has no density. `log_prob` and the KL to any prior count as 0, so that an autoencoder's "ELBO" is its
-    reconstruction term alone; it is not a bound on log p(x).
-    """
+class PointMass(Distribution):
+    """All mass on one point; `event_dims` counts the event dimensions on the right of `point` (B, *event)."""
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
     has_rsample = True
@@ -45,6 +41,14 @@ class Delta(Distribution):
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Repeats the point: (*sample_shape, B, *event)."""
         return self.point.expand(*sample_shape, *self.point.shape)
+
+
+class Delta(PointMass):
+    """All mass on one point among all vectors, where it has no density.
+
+    `log_prob` and the KL to any prior count as 0, so that an autoencoder's "ELBO" is its reconstruction term alone; it
+    is not a bound on log p(x).
+    """
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Zeros, (..., B): see the class."""

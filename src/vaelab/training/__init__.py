@@ -1,7 +1,8 @@
 """Training: LightningModules and what a Trainer needs besides."""
 
+from vaelab.training.adversarial import AdversarialModule
 from vaelab.training.checkpoints import AtomicCheckpointIO
 from vaelab.training.interrupt import GracefulStop, Interrupted
 from vaelab.training.module import LossNotFinite, VAEModule
 
-__all__ = ["AtomicCheckpointIO", "GracefulStop", "Interrupted", "LossNotFinite", "VAEModule"]
+__all__ = ["AdversarialModule", "AtomicCheckpointIO", "GracefulStop", "Interrupted", "LossNotFinite", "VAEModule"]

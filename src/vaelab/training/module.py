@@ -42,7 +42,8 @@ class VAEModule(L.LightningModule):
         objective: what is optimised.
         optimizer: called with the parameters.
         lr_schedule: factor of the learning rate by batches seen; None keeps it constant.
-        plateau: instead, called with the optimizer; lowers the rate when the un-annealed `val/elbo` stops rising.
+        plateau: instead, called with the optimizer; lowers the rate when the `monitor` stops rising.
+        monitor: the figure of the validation that is watched, the un-annealed bound unless there is a reason.
         log_every_n_steps: batches between two reports.
         config: plain dictionary stored in every checkpoint, from which the model can be built again.
     """
@@ -52,9 +53,10 @@ class VAEModule(L.LightningModule):
         *,
         model: Model,
         objective: Objective,
-        optimizer: Callable[[Iterable[Parameter]], Optimizer],
+        optimizer: Callable[..., Optimizer],
         lr_schedule: Schedule | None = None,
         plateau: Callable[[Optimizer], ReduceLROnPlateau] | None = None,
+        monitor: str = "val/elbo",
         log_every_n_steps: int = 50,
         config: dict[str, Any] | None = None,
     ) -> None:
@@ -64,6 +66,7 @@ class VAEModule(L.LightningModule):
         self.make_optimizer = optimizer
         self.lr_schedule = lr_schedule
         self.make_plateau = plateau
+        self.monitor = monitor
         self.log_every_n_steps = log_every_n_steps
         self.config = config or {}
         self.batches_seen = 0
@@ -222,9 +225,13 @@ class VAEModule(L.LightningModule):
 
     # ---- optimizer and checkpoints
 
+    def parameter_groups(self) -> list[Any]:
+        """Returns what the optimizer is called with: parameters, or groups of them with options of their own."""
+        return [p for p in self.parameters() if p.requires_grad]
+
     def configure_optimizers(self) -> Any:
         """Builds the optimizer over all parameters of model and objective, and its learning-rate schedule."""
-        optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
+        optimizer = self.make_optimizer(self.parameter_groups())
         if self.make_plateau is not None:
             self._plateau = self.make_plateau(optimizer)
         if self.lr_schedule is not None:
@@ -235,13 +242,13 @@ class VAEModule(L.LightningModule):
         return optimizer
 
     def on_train_epoch_end(self) -> None:
-        """Lets a plateau schedule look at the un-annealed validation ELBO.
+        """Lets a plateau schedule look at the validation, of the un-annealed ELBO unless `monitor` says otherwise.
 
         Lightning would do so only after the epoch's checkpoint is written, and a resumed run would miss it.
         """
         self._close_epoch()  # of a run that ends in the middle of one
         if self._plateau is not None and self._validated_epoch == self.current_epoch:
-            self._plateau.step(self.latest["val/elbo"])
+            self._plateau.step(self.latest[self.monitor])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Stores what exact resumption needs beyond Lightning's own state: plain values and tensors only."""

@@ -1,0 +1,102 @@
+"""A new prior for a finished model, everything else kept as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from vaelab.errors import UserError
+from vaelab.experiment.assemble import Parts
+from vaelab.experiment.files import BEST, HYDRA_CONFIG
+from vaelab.experiment.instantiate import refusal
+from vaelab.experiment.load import find_checkpoint, read_checkpoint
+from vaelab.models import Model
+from vaelab.numerics import seeded
+
+MONITOR = "val/log_prior"
+CODES = 10_000  # how many training images a prior starts from
+# Of the data, what a new run may choose: where it lies and how it is read, not what it is.
+DATA = ("data.root", "data.path", "data.device", "data.batch_size", "data.eval_batch_size")
+
+
+def refitted(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """Returns the configuration of a run that fits `cfg.model.prior` to the codes of the run `cfg.refit`.
+
+    Model and data are those of that run; optimizer, trainer, callbacks and loggers are new.
+
+    Raises:
+        UserError: if there is no such run, an override would change its model or its data, or no prior is chosen.
+    """
+    directory = Path(cfg.refit).expanduser()
+    file = directory / HYDRA_CONFIG
+    if not file.is_file():
+        raise UserError(f"refit={cfg.refit} is no run directory ({HYDRA_CONFIG} is missing)")
+    stored = OmegaConf.load(file)
+    assert isinstance(stored, DictConfig)
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    keys = {o.key_or_group.replace("/", "."): o.input_line for o in parsed}
+    if not any(key.startswith("model.prior") for key in keys):
+        raise UserError("refit fits a new prior to a run: choose one, for example model/prior=gaussian_mixture")
+    for key, line in keys.items():
+        fixed = key.split(".")[0] in ("data", "model", "objective", "network", "method", "experiment")
+        if fixed and not key.startswith(("model.prior", *DATA)):
+            raise UserError(f"refit keeps the model and the data of {cfg.refit}, and {line} would change them")
+    prior = cfg.model.prior
+    with open_dict(cfg), open_dict(stored):
+        for key in DATA:
+            if key in keys:
+                OmegaConf.update(stored, key, OmegaConf.select(cfg, key))
+        cfg.data, cfg.model = stored.data, stored.model
+        cfg.model.prior = prior
+        cfg.objective = {"_target_": "vaelab.objectives.PriorLikelihood"}
+        cfg.monitor = MONITOR
+        cfg.refit = str(directory)
+    return cfg
+
+
+def keep_all_but_prior(model: Model) -> None:
+    """Freezes everything in `model` but its prior: no gradients, and no batch statistics either."""
+    priors = {id(p) for part in model.parts()["prior"] for p in part.parameters()}
+    trained = 0
+    for parameter in model.parameters():
+        parameter.requires_grad_(id(parameter) in priors)
+        trained += id(parameter) in priors
+    if not trained:
+        raise UserError(
+            "this prior has nothing to fit; choose one that is learned, for example model/prior=gaussian_mixture"
+        )
+    model.eval()
+    for part in model.parts()["prior"]:
+        part.train()
+
+
+@torch.no_grad()
+def start_from(directory: Path, parts: Parts, cfg: DictConfig) -> None:
+    """Loads the weights of the run in `directory`, all but the prior's, and lets the new prior look at its codes.
+
+    Raises:
+        UserError: if the weights do not fit, or the prior cannot start from such codes.
+    """
+    model, data = parts.model, parts.data
+    file = find_checkpoint(directory.expanduser(), BEST.name)
+    stored = read_checkpoint(file)["state_dict"]
+    weights = {k.removeprefix("model."): v for k, v in stored.items() if k.startswith("model.")}
+    old = {k: v for k, v in weights.items() if not k.startswith("prior.")}
+    missing, unexpected = model.load_state_dict(old, strict=False)
+    if unexpected or any(not name.startswith("prior.") for name in missing):
+        raise UserError(f"the weights in {file} do not fit the model that {directory} describes")
+    images = data.splits["train"]
+    parts_of_codes = []
+    with seeded(0, model.device):
+        for i in range(0, min(CODES, len(images)), 1000):
+            x, y = images.batch(slice(i, min(i + 1000, CODES)))
+            parts_of_codes.append(model.encode(x.to(model.dtype), y).sample())
+    try:
+        for prior in model.parts()["prior"]:
+            prior.initialize(torch.cat(parts_of_codes))  # type: ignore[operator]
+    except ValueError as error:
+        raise refusal(error, cfg.model.prior, "model.prior") from error
