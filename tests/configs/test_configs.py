@@ -18,6 +18,7 @@ from vaelab.experiment import run
 NEEDS = {
     "model/prior=bernoulli": ("model/sampler=bernoulli",),
     "model/prior=categorical": ("model/sampler=categorical",),
+    "model/prior=pixelcnn": ("network=conv", "model.latent_map=true"),
     "model/prior=uniform_sphere": ("model/sampler=von_mises_fisher",),
     "model/sampler=bernoulli": ("model/prior=bernoulli",),
     "model/sampler=categorical": ("model/prior=categorical",),

@@ -12,8 +12,9 @@ from torch.distributions import Independent, Normal
 import vaelab.objectives
 from vaelab.likelihoods import BernoulliLikelihood
 from vaelab.models import VAE, Latent, Terms, build_vae
-from vaelab.networks import MLPDecoder, MLPEncoder
+from vaelab.networks import ConvDiscriminator, MLPDecoder, MLPDiscriminator, MLPEncoder
 from vaelab.objectives import (
+    AAE,
     CIWAE,
     DIPVAE,
     ELBO,
@@ -23,8 +24,11 @@ from vaelab.objectives import (
     PIWAE,
     RAE,
     SWAE,
+    VAEGAN,
+    Adversarial,
     BetaTCVAE,
     Capacity,
+    FactorVAE,
     FreeBits,
     InfoVAE,
     Objective,
@@ -36,6 +40,16 @@ from vaelab.priors import StandardNormalPrior
 from vaelab.samplers import GaussianSampler
 
 Make = Callable[[], Objective]
+
+
+def adversarial(objective: type[Adversarial], **settings: float) -> Adversarial:
+    """With a discriminator of its latents or its images, the same one every time."""
+    torch.manual_seed(4)
+    if objective is VAEGAN:
+        return VAEGAN(discriminator=ConvDiscriminator(in_shape=SHAPE, channels=[4]), **settings).double()
+    return objective(discriminator=MLPDiscriminator(in_shape=(2,), hidden=[8]), **settings).double()
+
+
 SHAPE = (1, 6, 7)
 MAKERS: dict[str, Make] = {
     "elbo": partial(ELBO, beta=3.0, num_samples=2),
@@ -59,6 +73,9 @@ MAKERS: dict[str, Make] = {
     "infovae": partial(InfoVAE, alpha=0.5, lambda_mmd=10.0, num_samples=2),
     "wae-mmd": partial(InfoVAE, lambda_mmd=10.0, kernel="imq"),
     "swae": partial(SWAE, num_samples=2),
+    "factor-vae": partial(adversarial, FactorVAE, gamma=5.0, num_samples=2),
+    "aae": partial(adversarial, AAE, num_samples=2),
+    "vae-gan": partial(adversarial, VAEGAN, num_samples=2),
     "rae-l2": partial(RAE, regularizer="l2"),
     "rae-gp": partial(RAE, regularizer="gradient_penalty"),
     "ssim": partial(Perceptual, similarity="ssim", num_samples=2),
@@ -67,7 +84,7 @@ MAKERS: dict[str, Make] = {
 ELSEWHERE = {PriorLikelihood}
 every = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 # The batch is their estimate of the aggregate posterior, so that its size belongs to what they estimate.
-SAMPLE_THE_AGGREGATE = ("beta-tcvae", "infovae", "wae-mmd", "swae")
+SAMPLE_THE_AGGREGATE = ("beta-tcvae", "infovae", "wae-mmd", "swae", "vae-gan")
 
 
 def model() -> VAE:
@@ -106,7 +123,7 @@ def loss_of(objective: Objective, terms: Terms) -> Tensor:
 
 
 def test_every_public_objective_is_tested_here() -> None:
-    public = {getattr(vaelab.objectives, name) for name in vaelab.objectives.__all__} - {Objective} - ELSEWHERE
+    public = {getattr(vaelab.objectives, name) for name in vaelab.objectives.__all__} - {Objective, Adversarial} - ELSEWHERE
     assert {type(make()) for make in MAKERS.values()} == public
 
 
@@ -164,7 +181,7 @@ def test_a_batch_of_one_gives_a_finite_loss(make: Make) -> None:
 
 @every
 def test_objectives_run_in_single_precision(make: Make) -> None:
-    objective = make()
+    objective = make().float()
     torch.manual_seed(6)
     loss, _ = objective(model().float()(torch.rand(6, *SHAPE), num_samples=objective.num_samples), 0)
     assert loss.dtype == torch.float32

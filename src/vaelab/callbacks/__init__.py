@@ -3,6 +3,7 @@
 from vaelab.callbacks.latents import LatentMonitor
 from vaelab.callbacks.loggers import RunCSVLogger
 from vaelab.callbacks.pictures import Pictures
+from vaelab.callbacks.probe import LatentProbe
 from vaelab.callbacks.progress import EpochLines, ProgressBar
 
-__all__ = ["EpochLines", "LatentMonitor", "Pictures", "ProgressBar", "RunCSVLogger"]
+__all__ = ["EpochLines", "LatentMonitor", "LatentProbe", "Pictures", "ProgressBar", "RunCSVLogger"]

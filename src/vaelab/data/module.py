@@ -90,7 +90,7 @@ class ImageDataModule(L.LightningDataModule):
             splits["train"] = keep_labels(splits["train"], self.labels, seed=self.split_seed)
         if self.labelled_per_batch and splits["train"].num_attributes:
             raise ValueError(
-                "data.labelled_per_batch adds images with class labels, but these have attributes instead; leave it null"
+                "data.labelled_per_batch adds images with class labels, but these have attributes; leave it null"
             )
         self.splits = splits
 

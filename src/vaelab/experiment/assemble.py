@@ -22,9 +22,13 @@ from vaelab.experiment.files import BEST, LAST
 from vaelab.experiment.instantiate import build, refusal
 from vaelab.models import Model
 from vaelab.numerics import seeded
-from vaelab.objectives import Adversarial
+from vaelab.objectives import Adversarial, Objective
 from vaelab.schedules import Constant, Schedule
 from vaelab.training import AdversarialModule, AtomicCheckpointIO, GracefulStop, VAEModule
+
+IDLE_REMEDY = (
+    "choose model/prior=standard_normal, and fit another prior to the finished run with refit=RUN_DIR model/prior=..."
+)
 
 
 @dataclass
@@ -105,19 +109,13 @@ def load_data(cfg: DictConfig) -> ImageDataModule:
 
 def build_module(cfg: DictConfig, data: ImageDataModule) -> VAEModule:
     """Builds the model, the objective and the optimizer, and checks that they fit each other and the data."""
-    model: Model = build(cfg.model, "model")
-    try:
-        model.likelihood.check_support(data.support, data.levels)
-    except ValueError as error:
-        raise UserError(f"model.likelihood: {error}") from error
-    cfg.derived.latent_shape = list(model.latent_shape)
+    model, objective = build_model_and_objective(cfg, data)
     optimizer = build(cfg.optimizer, "optimizer")
     try:
         optimizer([nn.Parameter(torch.zeros(1))])  # complain now, not when training starts
     except (ValueError, TypeError) as error:
         raise refusal(ValueError(str(error)), cfg.optimizer, "optimizer") from error
     schedule = build(cfg.lr_schedule, "lr_schedule")
-    objective = build(cfg.objective, "objective")
     make = AdversarialModule if isinstance(objective, Adversarial) else VAEModule
     try:
         module = make(
@@ -132,24 +130,54 @@ def build_module(cfg: DictConfig, data: ImageDataModule) -> VAEModule:
         )
     except ValueError as error:
         raise refusal(error, cfg.objective, "objective") from error
-    check_fit(module, data)
     if cfg.compile:
         model.compile()
     return module
 
 
-@torch.no_grad()
-def check_fit(module: VAEModule, data: ImageDataModule) -> None:
-    """Scores two images, so that parts that do not fit each other are refused now and not when training starts."""
+def build_model_and_objective(cfg: DictConfig, data: ImageDataModule) -> tuple[Model, Objective]:
+    """Builds the model and the objective, and checks that they fit each other and the data."""
+    model: Model = build(cfg.model, "model")
+    try:
+        model.likelihood.check_support(data.support, data.levels)
+    except ValueError as error:
+        raise UserError(f"model.likelihood: {error}") from error
+    cfg.derived.latent_shape = list(model.latent_shape)
+    objective: Objective = build(cfg.objective, "objective")
+    check_fit(model, objective, data, whole=cfg.refit is None)
+    return model, objective
+
+
+def check_fit(model: Model, objective: Objective, data: ImageDataModule, *, whole: bool) -> None:
+    """Scores two images, so that parts that do not fit each other are refused now and not when training starts.
+
+    Args:
+        model: the model.
+        objective: what it is to be trained by.
+        data: where the images come from.
+        whole: whether every parameter of the model is to be trained, and has to get a gradient.
+    """
     x, y = data.splits["train"].batch(slice(0, 2))
-    module.eval()
+    model.eval(), objective.eval()
     try:
         with seeded(0, x.device):
-            module.objective(module.model(x, y, num_samples=module.objective.num_samples), 0)
+            terms = model(x, y, num_samples=objective.num_samples)
+            loss, _ = objective(terms, 0)
     except (ValueError, NotImplementedError) as error:
         raise UserError(f"these parts do not fit each other: {error}") from error
     finally:
-        module.train()
+        model.train(), objective.train()
+    if not whole:
+        return
+    loss.backward()
+    idle = {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad and p.grad is None}
+    model.zero_grad()
+    objective.zero_grad()
+    if idle:
+        raise UserError(
+            f"these parts do not fit each other: model.{' and model.'.join(sorted(idle))} would learn nothing under "
+            f"{type(objective).__name__} with such latents; {IDLE_REMEDY}"
+        )
 
 
 def stored_config(cfg: DictConfig) -> dict[str, Any]:

@@ -8,4 +8,15 @@ from vaelab.models.semi_supervised import M2, build_m2
 from vaelab.models.terms import Latent, Terms
 from vaelab.models.vae import VAE
 
-__all__ = ["M2", "VAE", "HierarchicalVAE", "LadderVAE", "Latent", "Model", "Terms", "build_ladder_vae", "build_m2", "build_vae"]
+__all__ = [
+    "M2",
+    "VAE",
+    "HierarchicalVAE",
+    "LadderVAE",
+    "Latent",
+    "Model",
+    "Terms",
+    "build_ladder_vae",
+    "build_m2",
+    "build_vae",
+]

@@ -158,7 +158,7 @@ class HierarchicalVAE(Model):
         *,
         x_shape: Sequence[int],
         likelihood: Likelihood,
-        blocks: Sequence[int] = (1, 2, 2),
+        blocks: Sequence[int] = (1, 1, 1),
         channels: int = 32,
         latent_channels: int = 4,
         bottleneck: float = 0.5,
@@ -352,7 +352,7 @@ def check_blocks(blocks: Sequence[int], size: Size) -> None:
     if not blocks or any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in blocks) or blocks[-1] < 1:
         raise ValueError(
             "blocks must be whole numbers of at least 0, the last of at least 1, from the data's size to the top, for "
-            f"example blocks=[1,2,2], but is {list(blocks)}"
+            f"example blocks=[1,1,1], but is {list(blocks)}"
         )
     if min(size) >> (len(blocks) - 1) < 1:
         raise ValueError(

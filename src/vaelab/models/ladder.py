@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from math import prod
+from typing import Any
 
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
@@ -22,6 +24,23 @@ from vaelab.samplers import GaussianSampler
 Draw = Callable[[Distribution], Tensor]
 
 
+class SampledLatent(Latent):
+    """A group whose prior is given what was drawn after it, which says something of z: its KL has no closed form.
+
+    E[log q(z_1|x) - log p(z_1|z_2)] with z_2 ~ q(z_2|z_1) is no KL for a fixed z_2, and is estimated by the draws.
+    """
+
+    @cached_property
+    def kl(self) -> Tensor:
+        """log q - log p of the draws in nats, (K, B)."""
+        return -self.log_ratio
+
+    @cached_property
+    def kl_per_dim(self) -> None:
+        """None."""
+        return
+
+
 class LadderVAE(Model):
     """A variational autoencoder with L levels of Gaussian latent vectors (Sonderby et al. 2016).
 
@@ -34,7 +53,8 @@ class LadderVAE(Model):
 
       so that precisions add up and means are averaged by precision (section 2.2); q(z_L|x) = N(mu_hat, sigma_hat^2);
     - bottom_up: q(z_1|x) and q(z_l+1|z_l) from dense layers, as in a hierarchical VAE without sharing (Burda, Grosse &
-      Salakhutdinov 2016, the models of two stochastic layers).
+      Salakhutdinov 2016, the models of two stochastic layers); of all groups but the top the KL is then estimated by
+      log q - log p of the draws, as p(z_l|z_l+1) is given a z_l+1 that was drawn after z_l.
 
     One level is the flat VAE with a Gaussian sampler. `Terms.latents` go from the top group to z_1. What `encode` and
     `decode` call z is the top group; the groups between are at the means of whatever they are drawn from. A
@@ -216,8 +236,11 @@ class LadderVAE(Model):
 
     def _bottom_up(self, features: Tensor, draw: Draw) -> list[Latent]:
         drawn = self._chain(features, draw)
-        priors = [*(self._given(z, layers) for layers, (_, z) in zip(self.down, drawn[1:], strict=True)), self.prior()]
-        return [Latent(z=z, q=q, p=p) for (q, z), p in zip(reversed(drawn), reversed(priors), strict=True)]
+        *below, (q_top, z_top) = drawn
+        latents = [Latent(z=z_top, q=q_top, p=self.prior())]
+        for layers, (q, z) in zip(reversed(self.down), reversed(below), strict=True):
+            latents.append(SampledLatent(z=z, q=q, p=self._given(latents[-1].z, layers)))
+        return latents
 
     def _top_posterior(self, x: Tensor, c: Tensor | None = None) -> Independent:
         features = self._features(x, c)
@@ -244,7 +267,7 @@ class LadderVAE(Model):
 
     def _given(self, z: Tensor, *layers: nn.Module) -> Independent:
         """Returns the Gaussian that `layers` make of another group's z (..., D), of batch shape (...)."""
-        h = z.flatten(0, -2).to(self.dtype)
+        h: Any = z.flatten(0, -2).to(self.dtype)
         for layer in layers:
             h = layer(h)
         return unflatten_batch(h, z.shape[:-1])

@@ -92,7 +92,7 @@ class M2(Model):
             )
         if tuple(classifier.in_shape) != self.x_shape:
             raise ValueError(
-                f"the classifier's input is of shape {tuple(classifier.in_shape)}, but the other parts need {self.x_shape}"
+                f"the classifier's input is of shape {tuple(classifier.in_shape)}, but the data is of {self.x_shape}"
             )
         self.vae = vae
         self.num_classes = vae.condition.num_classes
@@ -163,7 +163,7 @@ class M2(Model):
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Distribution:
         """Returns q(z|x,y) of x (B, C, H, W), of its most probable class where the label y (B,) is -1 or not given."""
-        return self.vae.encode(x, self._completed(x, context))
+        return self.vae.encode(x, completed(context, self.classify(x).argmax(1)))
 
     def p_x(self, z: Tensor, context: Tensor | None = None) -> Distribution:
         """Returns p(x|y,z) of batch shape (B,) and event shape (C, H, W), for z (B, *latent_shape) and labels y (B,).
@@ -181,8 +181,8 @@ class M2(Model):
     def reconstruct(self, x: Tensor, context: Tensor | None = None, *, batch_size: int = 1000) -> Tensor:
         """Returns the mean image of the posterior mean, (B, C, H, W), of the most probable class unless y is given."""
         positive_int("batch_size", batch_size)
-        parts = zip(x.split(batch_size), [None] * len(x) if context is None else context.split(batch_size))
-        labels = torch.cat([self._completed(part, c) for part, c in parts])
+        guesses = torch.cat([self.classify(part).argmax(1) for part in x.split(batch_size)])
+        labels = completed(context, guesses)
         return super().reconstruct(x, labels, batch_size=batch_size)
 
     def classify(self, x: Tensor) -> Tensor:
@@ -193,13 +193,6 @@ class M2(Model):
         features = self.classifier(self.vae._seen_by_encoder(self.vae.corruption(x)))
         return at_least_float32(self.logits(features)).log_softmax(1)
 
-    def _completed(self, x: Tensor, context: Tensor | None) -> Tensor:
-        guess = self.classify(x).argmax(1)
-        if context is None:
-            return guess
-        context = context.to(guess.device)
-        return torch.where(context >= 0, context, guess)
-
     def _classification(self, log_qy: Tensor, given: Tensor, known: Tensor) -> dict[str, Tensor]:
         cross_entropy = -(given * log_qy).sum(1)
         return {"classification": self.classification_weight * torch.where(known, cross_entropy, 0.0)}
@@ -209,6 +202,13 @@ class M2(Model):
         if not known.any():
             return {}
         return {"accuracy": (log_qy.argmax(1) == labels)[known].float().mean()}
+
+
+def completed(context: Tensor | None, guesses: Tensor) -> Tensor:
+    """Returns labels (B,), with guesses in the place of those that are -1, or of all if there are none."""
+    if context is None:
+        return guesses
+    return torch.where(context.to(guesses.device) >= 0, context.to(guesses.device), guesses)
 
 
 def build_m2(
@@ -266,5 +266,6 @@ def build_m2(
     network = (classifier or encoder)(in_shape=vae.x_shape)
     model = M2(vae=vae, classifier=network, classification_weight=classification_weight)
     if initialization == "glorot":
-        glorot(model.classifier), glorot(model.logits)
+        glorot(model.classifier)
+        glorot(model.logits)
     return model

@@ -32,8 +32,8 @@ class Latent:
 
     @cached_property
     def log_pz(self) -> Tensor:
-        """log p(z) in nats, (K, B)."""
-        return self.p.log_prob(self.z)
+        """log p(z) in nats, (K, B); of quantised latents it is that of the posterior's codes."""
+        return -self.kl if isinstance(self.q, Quantized) else self.p.log_prob(self.z)
 
     @cached_property
     def log_qz(self) -> Tensor:
@@ -43,8 +43,6 @@ class Latent:
     @cached_property
     def log_ratio(self) -> Tensor:
         """log p(z) - log q(z|x) in nats, (K, B); 0 for a deterministic code, which has no density."""
-        if isinstance(self.q, Quantized):
-            return -self.kl  # all draws are the same
         return torch.zeros_like(self.log_pz) if isinstance(self.q, Delta) else self.log_pz - self.log_qz
 
     @cached_property

@@ -13,6 +13,8 @@ from vaelab.networks.conv import stages
 
 SLOPE = 0.2  # of the leaky ReLU below 0, as in DCGAN (Radford et al. 2016) and FactorVAE
 
+SMALLEST = 4  # height or width of a map that is halved no further
+
 
 class Discriminator(nn.Module):
     """log D(x) / (1 - D(x)), with D the probability that x is of the first kind: x (B, *in_shape) -> (B,).
@@ -59,9 +61,10 @@ class MLPDiscriminator(Discriminator):
 
 
 class ConvDiscriminator(Discriminator):
-    """Convolutions of stride 2 with leaky ReLUs, then a dense layer, for images of any size.
+    """Convolutions with leaky ReLUs, then a dense layer, for images of any size.
 
-    Its `features` are the last feature map, flattened; n -> ceil(n / 2) for height and width at every stage.
+    Every stage halves height and width, n -> ceil(n / 2), down to 4 but no further, as DCGAN ends in 4x4 (Radford et
+    al. 2016). Its `features` are the last map, flattened.
 
     Args:
         in_shape: data shape (C, H, W).
@@ -78,23 +81,24 @@ class ConvDiscriminator(Discriminator):
         self,
         *,
         in_shape: Sequence[int],
-        channels: Sequence[int] = (32, 64, 128),
-        kernel: int = 5,
-        norm: str = "none",
+        channels: Sequence[int] = (32, 64),
+        kernel: int = 3,
+        norm: str = "batch",
         hidden: int = 128,
     ) -> None:
         super().__init__()
-        width, height, length = image_shape("in_shape", in_shape)
+        width, *size = image_shape("in_shape", in_shape)
         if positive_int("kernel", kernel) % 2 == 0:
             raise ValueError(f"kernel must be odd, but is {kernel}")
         positive_int("hidden", hidden)
         layers: list[nn.Module] = []
         for i, out in enumerate(stages(channels)):
-            layers.append(nn.Conv2d(width, out, kernel, stride=2, padding=kernel // 2))
+            stride = [2 if n > SMALLEST else 1 for n in size]
+            layers.append(nn.Conv2d(width, out, kernel, stride=(stride[0], stride[1]), padding=kernel // 2))
             normalisation = norm_layer(norm, out, spatial=True)
             if i > 0 and normalisation is not None:
                 layers.append(normalisation)
             layers.append(nn.LeakyReLU(SLOPE))
-            width, height, length = out, -(-height // 2), -(-length // 2)
+            width, size = out, [-(-n // s) for n, s in zip(size, stride, strict=True)]
         self.features = nn.Sequential(*layers, nn.Flatten())
-        self.head = nn.Sequential(nn.Linear(width * height * length, hidden), nn.LeakyReLU(SLOPE), nn.Linear(hidden, 1))
+        self.head = nn.Sequential(nn.Linear(width * math.prod(size), hidden), nn.LeakyReLU(SLOPE), nn.Linear(hidden, 1))

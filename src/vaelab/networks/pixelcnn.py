@@ -1,14 +1,16 @@
-"""Gated PixelCNN (van den Oord et al. 2016) and the autoregressive decoder that is made of it (Gulrajani et al. 2017)."""
+"""Gated PixelCNN (van den Oord et al. 2016) and the decoder that is made of it (Gulrajani et al. 2017)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from vaelab.checks import image_shape, positive_int
+from vaelab.distributions.autoregressive import RasterNetwork
 from vaelab.networks.base import Decoder
 
 
@@ -50,15 +52,15 @@ class GatedLayer(nn.Module):
         v = v + mine
         return gate(v), self.link(v) + theirs
 
-    def along(self, h: Tensor, link: Tensor) -> tuple[Tensor | None, Tensor]:
-        """Returns the horizontal stack's output (None for the last layer) and the skip connection."""
+    def along(self, h: Tensor, link: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the horizontal stack's output (of the last layer, its input) and the skip connection."""
         out = gate(self.horizontal(pad(h, (self.reach, -1 if self.first else 0))) + link)
         if self.residual is None:
-            return None, self.skip(out)
+            return h, self.skip(out)
         return self.residual(out) if self.first else h + self.residual(out), self.skip(out)
 
 
-class GatedPixelCNN(nn.Module):
+class GatedPixelCNN(RasterNetwork):
     """x (B, C, H, W) -> (B, out_channels, H, W), whose pixel i depends on the pixels before i in raster order only.
 
     A vertical stack sees the rows above, a horizontal one the row to the left of the pixel, so that no earlier pixel in
@@ -120,7 +122,9 @@ class GatedPixelCNN(nn.Module):
         return self._along(x, self._above(x, s))
 
     @torch.no_grad()
-    def generate(self, draw: Callable[[Tensor, int, int], Tensor], size: Sequence[int], s: Tensor | None) -> Tensor:
+    def generate(
+        self, draw: Callable[[Tensor, int, int], Tensor], size: Sequence[int], s: Tensor | None = None
+    ) -> Tensor:
         """Draws x (B, C, H, W) pixel by pixel; the stacks are run on no more than a pixel's receptive field.
 
         Args:
@@ -130,7 +134,7 @@ class GatedPixelCNN(nn.Module):
             s: (B, F, H, W), or None.
         """
         count, height, width = size
-        x = self.head[-1].weight.new_zeros(count, self.in_channels, height, width)
+        x = next(self.parameters()).new_zeros(count, self.in_channels, height, width)
         for row in range(height):
             rows = slice(max(0, row - self.reach), row + 1)
             links = self._above(x[:, :, rows], None if s is None else s[:, :, rows])
@@ -140,16 +144,20 @@ class GatedPixelCNN(nn.Module):
                 x[:, :, row, column] = draw(out[..., -1:], row, column)[..., 0, 0]
         return x
 
+    @property
+    def _stack(self) -> list[GatedLayer]:
+        return cast(list[GatedLayer], list(self.layers))
+
     def _above(self, v: Tensor, s: Tensor | None) -> list[Tensor]:
         links = []
-        for layer in self.layers:
+        for layer in self._stack:
             v, link = layer.above(v, s)
             links.append(link)
         return links
 
     def _along(self, h: Tensor, links: Sequence[Tensor]) -> Tensor:
         skips = []
-        for layer, link in zip(self.layers, links, strict=True):
+        for layer, link in zip(self._stack, links, strict=True):
             h, skip = layer.along(h, link)
             skips.append(skip)
         return self.head(torch.stack(skips).sum(0))

@@ -61,7 +61,7 @@ class Perceptual(Objective):
         self.beta = at_least_zero("beta", beta)
         self.schedule = schedule or Constant()
         # In a tuple: the judge is no part of what is trained, and checkpoints do not carry its weights.
-        self._judge = (features(pretrained),) if similarity == "vgg19" else ()
+        self._judge: tuple[nn.Sequential, ...] = (features(pretrained),) if similarity == "vgg19" else ()
 
     def weigh(self, terms: Terms, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Returns the loss, and the logs with the unweighted `dissimilarity` d and the weight `beta` in force."""
@@ -128,5 +128,6 @@ def log_px_of_likelihood_alone(terms: Terms, likelihood: nn.Module) -> Tensor:
     if not any(p.requires_grad for p in likelihood.parameters()) or not torch.is_grad_enabled():
         return terms.log_px.new_zeros(())
     assert terms.params is not None
+    assert terms.x is not None
     log_px = terms.source.likelihood.log_prob(terms.params.detach(), terms.x).mean()
     return log_px - log_px.detach()

@@ -7,6 +7,7 @@ from vaelab.priors.codes import CodesPrior
 from vaelab.priors.flow import FlowPrior
 from vaelab.priors.full_gaussian import FullGaussianPrior
 from vaelab.priors.gaussian_mixture import GaussianMixturePrior
+from vaelab.priors.pixelcnn import PixelCNNPrior
 from vaelab.priors.standard_normal import StandardNormalPrior
 from vaelab.priors.uniform_sphere import UniformSpherePrior
 from vaelab.priors.vamp import VampPrior
@@ -18,6 +19,7 @@ __all__ = [
     "FlowPrior",
     "FullGaussianPrior",
     "GaussianMixturePrior",
+    "PixelCNNPrior",
     "Prior",
     "StandardNormalPrior",
     "UniformSpherePrior",

@@ -6,11 +6,14 @@ from vaelab.samplers.categorical import CategoricalSampler
 from vaelab.samplers.codes import CodeSampler, Quantized
 from vaelab.samplers.coupling import CouplingFlowSampler
 from vaelab.samplers.deterministic import Delta, DeterministicSampler
+from vaelab.samplers.finite_scalar_quantizer import FiniteScalarQuantizer
 from vaelab.samplers.full_gaussian import FullGaussianSampler
 from vaelab.samplers.gaussian import GaussianSampler
 from vaelab.samplers.iaf import IAFSampler
 from vaelab.samplers.laplace import LaplaceSampler
 from vaelab.samplers.planar import PlanarFlowSampler
+from vaelab.samplers.residual_quantizer import ResidualQuantizer
+from vaelab.samplers.vector_quantizer import VectorQuantizer
 from vaelab.samplers.von_mises_fisher import VonMisesFisherSampler
 
 __all__ = [
@@ -20,12 +23,15 @@ __all__ = [
     "CouplingFlowSampler",
     "Delta",
     "DeterministicSampler",
+    "FiniteScalarQuantizer",
     "FullGaussianSampler",
     "GaussianSampler",
     "IAFSampler",
     "LaplaceSampler",
     "PlanarFlowSampler",
     "Quantized",
+    "ResidualQuantizer",
     "Sampler",
+    "VectorQuantizer",
     "VonMisesFisherSampler",
 ]

@@ -74,11 +74,10 @@ class CodeSampler(Sampler):
         latent_shape: (D,) or (D, h, w).
         num_codes: K.
         code_dim: d, which divides D.
-        depth: codes of one group.
 
     Attributes:
         num_codes: K.
-        code_shape: (Q, h, w) with Q = depth * D / d, the codes of one depth side by side; (Q, 1, 1) for latent vectors.
+        code_shape: (Q, h, w) with Q = D / d, or a multiple of it; (Q, 1, 1) for latent vectors.
         projection: the layer from features to z_e, what is quantised.
 
     Raises:
@@ -88,9 +87,7 @@ class CodeSampler(Sampler):
     space = "a codebook"
     remedy = "model/prior=codes"
 
-    def __init__(
-        self, *, in_shape: Sequence[int], latent_shape: Sequence[int], num_codes: int, code_dim: int, depth: int = 1
-    ) -> None:
+    def __init__(self, *, in_shape: Sequence[int], latent_shape: Sequence[int], num_codes: int, code_dim: int) -> None:
         super().__init__()
         self.latent_shape = tuple(latent_shape)
         size, *positions = latent_shape
@@ -99,7 +96,7 @@ class CodeSampler(Sampler):
         if size % code_dim:
             raise ValueError(f"code_dim must divide latent_dim={size}, but is {code_dim}")
         self.groups = size // code_dim
-        self.code_shape = (depth * self.groups, height, width)
+        self.code_shape = (self.groups, height, width)
         self.projection = head(in_shape, latent_shape)
 
     def codes(self, z: Tensor) -> Tensor:
