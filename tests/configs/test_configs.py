@@ -17,17 +17,22 @@ from vaelab.experiment import run
 # Entries that a group's option cannot do without, and options that need a package or a partner of their own.
 NEEDS = {
     "model/prior=bernoulli": ("model/sampler=bernoulli",),
+    "model/prior=codes": ("model/sampler=vector_quantizer",),
     "model/prior=categorical": ("model/sampler=categorical",),
     "model/prior=pixelcnn": ("network=conv", "model.latent_map=true"),
     "model/prior=uniform_sphere": ("model/sampler=von_mises_fisher",),
     "model/sampler=bernoulli": ("model/prior=bernoulli",),
     "model/sampler=categorical": ("model/prior=categorical",),
+    "model/sampler=finite_scalar_quantizer": ("model/prior=codes",),
+    "model/sampler=residual_quantizer": ("model/prior=codes",),
+    "model/sampler=vector_quantizer": ("model/prior=codes",),
     "model/sampler=von_mises_fisher": ("model/prior=uniform_sphere",),
     "data=mnist": ("data.root={root}",),
     "data=fashion_mnist": ("data.root={root}",),
     "data=kmnist": ("data.root={root}",),
     "data=emnist": ("data.root={root}",),
     "data=arrays": ("data.path={root}/images.npz",),
+    "data=latents": ("data.run={root}/run", "model/likelihood=gaussian"),
     "data=image_folder": ("data.path={root}/pictures", "data.image_size=8"),
     "model/encoder=resnet": ("model.encoder.channels=[4]",),
 }
@@ -65,6 +70,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = folder / "pictures" / str(i % 2) / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)).save(path)
+    arguments = ["data=digits", "callbacks=quiet", "logger=none", "trainer.max_epochs=1"]
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        run(compose("train", overrides=arguments), directory=folder / "run", overrides=arguments)
     return folder
 
 

@@ -188,6 +188,21 @@ def test_a_discriminator_that_is_trained_learns_the_total_correlation():
     assert logs["discriminator_loss"].item() < math.log(2) - 0.05
 
 
+def test_descending_the_loss_takes_the_correlation_out_of_the_latents():
+    torch.manual_seed(0)
+    share = torch.tensor(1.5, requires_grad=True)  # of the first dimension in the second
+    objective = FactorVAE(discriminator=MLPDiscriminator(in_shape=(2,), hidden=[32]), gamma=1.0)
+    optimizer = torch.optim.Adam([{"params": [share]}, {"params": objective.parameters()}], lr=1e-2, betas=(0.5, 0.9))
+    path = []
+    for step in range(500):
+        optimizer.zero_grad()
+        a, b = torch.randn(2, 1, 512)
+        objective(latent_terms(torch.stack([a, share * a + b], -1)), step)[0].backward()
+        optimizer.step()
+        path.append(share.item())
+    assert abs(sum(path[-100:])) / 100 < 0.2
+
+
 def test_permuting_keeps_every_marginal_and_breaks_the_joint():
     torch.manual_seed(0)
     z = correlated(0.95, 5000, draws=3)

@@ -30,6 +30,7 @@ FREE = (
     "early_stopping",
     "data.root",
     "data.path",
+    "data.run",
     "data.device",
 )
 

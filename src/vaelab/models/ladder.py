@@ -57,8 +57,8 @@ class LadderVAE(Model):
       log q - log p of the draws, as p(z_l|z_l+1) is given a z_l+1 that was drawn after z_l.
 
     One level is the flat VAE with a Gaussian sampler. `Terms.latents` go from the top group to z_1. What `encode` and
-    `decode` call z is the top group; the groups between are at the means of whatever they are drawn from. A
-    `condition` reaches encoder and decoder, as in the flat VAE.
+    `decode` call z is the top group; the groups below are at the means of what they would be drawn from. A `condition`
+    reaches encoder and decoder, as in the flat VAE.
 
     Deviations from the paper: variances are exp(s) instead of softplus(s), and batch normalisation is optional.
 

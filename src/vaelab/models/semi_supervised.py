@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -25,36 +23,31 @@ from vaelab.samplers import Sampler
 from vaelab.samplers.base import head
 
 
-@dataclass(frozen=True)
 class Enumerated(Latent):
-    """A latent group whose KL is given: an exact expectation over q(y|x), for which no single draw has a weight.
+    """A latent group of which only the KL is known: an exact expectation over q(y|x), for which no draw stands.
 
-    Its q is that of all (example, class) pairs; its z are the draws for the most probable class.
+    Objectives that read draws (importance weights, aggregate posteriors) refuse it; those of the KL do not.
+
+    Args:
+        q: the posterior; of z, that of all pairs of an example and a class.
+        p: the prior.
+        kl: the expected KL in nats, (K, B).
+        kl_per_dim: that of every latent dimension, (B, *latent_shape), or None.
     """
 
-    expected_kl: Tensor  # (K, B)
-    expected_kl_per_dim: Tensor | None = None  # (B, *latent_shape)
+    def __init__(self, *, q: Distribution, p: Distribution, kl: Tensor, kl_per_dim: Tensor | None = None) -> None:
+        self.__dict__.update(q=q, p=p, kl=kl, kl_per_dim=kl_per_dim)  # the class is frozen, and caches both figures
 
-    @cached_property
-    def kl(self) -> Tensor:
-        """The expected KL in nats, (K, B)."""
-        return self.expected_kl
-
-    @cached_property
-    def kl_per_dim(self) -> Tensor | None:
-        """The expected KL of every latent dimension in nats, (B, *latent_shape), or None."""
-        return self.expected_kl_per_dim
-
-    @cached_property
-    def log_ratio(self) -> Tensor:
+    @property
+    def z(self) -> Tensor:
         """Refuses.
 
         Raises:
             ValueError: always.
         """
-        raise ValueError(
-            "M2 sums over the classes, so that its draws have no importance weights; choose objective=elbo"
-        )
+        raise ValueError("M2 sums over the classes, so that no draw of its latents stands alone; choose objective=elbo")
+
+    __repr__ = object.__repr__
 
 
 class M2(Model):
@@ -70,7 +63,8 @@ class M2(Model):
 
     While training the penalty `classification` teaches q(y|x) the labels (equation 9). For every labelled example it is
     -weight * log q(y|x), for all others 0, so that its mean over the batch is weight * (share of labelled examples) *
-    (their cross-entropy): the paper's alpha = 0.1 N is a weight of 0.1 / share.
+    (their cross-entropy): the paper's alpha = 0.1 N is a weight of 0.1 / share. Deviation: the default is far larger,
+    because a classifier that has not learned the labels yet makes other clusters of the classes.
 
     Args:
         vae: p(z) p(x|y,z) and q(z|x,y), conditional on labels.
@@ -82,7 +76,7 @@ class M2(Model):
             weight.
     """
 
-    def __init__(self, *, vae: VAE, classifier: Encoder, classification_weight: float = 0.1) -> None:
+    def __init__(self, *, vae: VAE, classifier: Encoder, classification_weight: float = 50.0) -> None:
         super().__init__(
             x_shape=vae.x_shape, latent_shape=vae.latent_shape, likelihood=vae.likelihood, condition=vae.condition
         )
@@ -140,19 +134,14 @@ class M2(Model):
             shape = (*values.shape[:dim], len(x), *values.shape[dim + 1 :])
             return values.new_zeros(shape).index_add(dim, row, (weights * values).to(values))
 
-        first = pairs.flatten().cumsum(0).view_as(pairs).gather(1, q_y.argmax(1, keepdim=True)).squeeze(1) - 1
         per_dim = None if z.kl_per_dim is None else expected(z.kl_per_dim, 0)
-        prior = Categorical(logits=torch.zeros_like(log_qy[0]), validate_args=False)
+        uniform = Categorical(logits=torch.zeros_like(log_qy[0]), validate_args=False)
+        q_of_y = Categorical(probs=q_y, validate_args=False)
         return Terms(
             log_px=expected(terms.log_px, 1),
             latents=(
-                Enumerated(z=z.z[:, first], q=z.q, p=z.p, expected_kl=expected(z.kl, 1), expected_kl_per_dim=per_dim),
-                Enumerated(
-                    z=one_hot(q_y.argmax(1), self.num_classes).to(q_y).expand(num_samples, -1, -1),
-                    q=Categorical(probs=q_y, validate_args=False),
-                    p=prior,
-                    expected_kl=kl_y.expand(num_samples, -1),
-                ),
+                Enumerated(q=z.q, p=z.p, kl=expected(z.kl, 1), kl_per_dim=per_dim),
+                Enumerated(q=q_of_y, p=uniform, kl=kl_y.expand(num_samples, -1)),
             ),
             penalties=self._classification(log_qy, given, known) if self.training else {},
             metrics={} if self.training else self._accuracy(log_qy, labels, known),
@@ -222,7 +211,7 @@ def build_m2(
     likelihood: Likelihood,
     condition: Condition,
     classifier: Callable[..., Encoder] | None = None,
-    classification_weight: float = 0.1,
+    classification_weight: float = 50.0,
     corruption: Corruption | None = None,
     mean: Sequence[float] = (0.0,),
     std: Sequence[float] = (1.0,),

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vaelab.checks import image_shape, positive_int, positive_ints
 from vaelab.networks.base import norm_layer
 from vaelab.networks.conv import stages
+from vaelab.numerics import at_least_float32
 
 SLOPE = 0.2  # of the leaky ReLU below 0, as in DCGAN (Radford et al. 2016) and FactorVAE
 
@@ -32,7 +33,7 @@ class Discriminator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps x (B, *in_shape) to logits (B,)."""
-        return self.head(self.features(x)).squeeze(-1)
+        return at_least_float32(self.head(self.features(x))).squeeze(-1)
 
 
 class MLPDiscriminator(Discriminator):

@@ -11,6 +11,7 @@ from torch.distributions import Independent, Normal
 from vaelab.checks import positive, positive_int
 from vaelab.models.terms import Terms
 from vaelab.networks import Discriminator
+from vaelab.numerics import at_least_float32
 from vaelab.objectives.adversarial import Adversarial, fooling, frozen
 from vaelab.objectives.base import bound_logs
 from vaelab.objectives.estimators import only_latent
@@ -62,7 +63,9 @@ class VAEGAN(Adversarial):
         z = only_latent(terms, "a VAE-GAN").z
         model, x = terms.source, terms.x
         assert x is not None  # `source` has checked it
-        seen, seen_again = (frozen(self.discriminator.features, images) for images in (x, terms.x_mean.flatten(0, 1)))
+        seen, seen_again = (
+            at_least_float32(frozen(self.discriminator.features, images)) for images in (x, terms.x_mean.flatten(0, 1))
+        )
         similarity = Independent(Normal(seen_again.unflatten(0, z.shape[:2]), 1.0), 1).log_prob(seen).mean()
         made = images_of(terms, torch.cat([z.detach().flatten(0, 1), drawn(terms)]))
         adversarial = fooling(frozen(self.discriminator, made))

@@ -131,7 +131,11 @@ class CodeMap(nn.Module):
     def log_prob(self, value: Tensor) -> Tensor:
         """Returns log P(c) in nats, (N,), for codes c (N, Q, h, w)."""
         embedded = torch.stack([self._embed(codes, q) for q, codes in enumerate(value.unbind(1))], 1)  # (N, Q, h, w, E)
-        features = self.network(embedded.sum(1).movedim(-1, 1)).unflatten(1, (self.depth, self.width)).movedim(2, -1)
+        features = (
+            self.network(embedded.sum(1).movedim(-1, 1).contiguous())
+            .unflatten(1, (self.depth, self.width))
+            .movedim(2, -1)
+        )
         before = torch.cat([torch.zeros_like(embedded[:, :1]), embedded[:, :-1].cumsum(1)], 1)
         logits = [self._logits(features[:, q], before[:, q], q) for q in range(self.depth)]  # of (N, h, w, K)
         nats = [
