@@ -47,6 +47,7 @@ PAIRS = (
     ("objective", "network"),
     ("condition", "network"),
     ("condition", "sampler"),
+    ("condition", "prior"),
     ("condition", "objective"),
     ("corruption", "sampler"),
 )

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -14,7 +15,7 @@ from vaelab.models import VAE, build_vae
 from vaelab.networks import ConvDecoder, ConvEncoder, GatedPixelCNN
 from vaelab.objectives import ELBO
 from vaelab.priors import PixelCNNPrior
-from vaelab.samplers import GaussianSampler
+from vaelab.samplers import GaussianSampler, Sampler, VectorQuantizer
 
 NETWORK = partial(GatedPixelCNN, channels=6, layers=2, first_kernel=3)
 K, Q = 3, 2
@@ -151,15 +152,15 @@ def test_no_gradient_reaches_the_codebook_and_every_parameter_of_the_prior_learn
 # ---- in a model
 
 
-def vae(**prior: object) -> VAE:
+def vae(sampler: Callable[..., Sampler] = GaussianSampler) -> VAE:
     torch.manual_seed(0)
     return build_vae(
         x_shape=(1, 8, 8),
         latent_dim=2,
         latent_map=True,
         encoder=partial(ConvEncoder, channels=[4]),
-        sampler=GaussianSampler,
-        prior=partial(PixelCNNPrior, network=NETWORK, **prior),
+        sampler=sampler,
+        prior=partial(PixelCNNPrior, network=NETWORK),
         decoder=partial(ConvDecoder, channels=[4]),
         likelihood=BernoulliLikelihood(),
     )
@@ -176,6 +177,20 @@ def test_in_a_model_every_parameter_learns_and_the_bound_is_sampled() -> None:
         assert p.grad is not None, name
         assert p.grad.any(), name
     assert model.sample(3).shape == (3, 1, 8, 8)
+
+
+def test_with_a_codebook_the_kl_is_what_the_codes_cost() -> None:
+    model, x = vae(partial(VectorQuantizer, num_codes=5)).eval(), torch.rand(3, 1, 8, 8)
+    terms = model(x)
+    codes = model.encode(x).codes
+    log_prob = model.prior.conditionals.log_prob(codes)
+    torch.testing.assert_close(terms.kl, -log_prob.expand(1, 3))
+    assert terms.is_bound
+    z = model.draw_latents(4)
+    torch.testing.assert_close(model.sampler.embed(model.sampler.codes(z)), z)
+    terms.kl.sum().backward()
+    assert all(p.grad is not None for p in model.prior.parameters())
+    assert not any(p.grad is not None for p in (*model.encoder.parameters(), *model.sampler.parameters()))
 
 
 def test_a_copied_model_has_a_prior_of_its_own() -> None:

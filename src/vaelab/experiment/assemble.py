@@ -116,7 +116,7 @@ def build_module(cfg: DictConfig, data: ImageDataModule) -> VAEModule:
     except (ValueError, TypeError) as error:
         raise refusal(ValueError(str(error)), cfg.optimizer, "optimizer") from error
     schedule = build(cfg.lr_schedule, "lr_schedule")
-    make = AdversarialModule if isinstance(objective, Adversarial) else VAEModule
+    make: type[VAEModule] = AdversarialModule if isinstance(objective, Adversarial) else VAEModule
     try:
         module = make(
             model=model,

@@ -16,6 +16,7 @@ from vaelab.likelihoods import Likelihood
 from vaelab.models.base import Model
 from vaelab.models.build import glorot
 from vaelab.models.terms import Latent, Terms
+from vaelab.models.vae import no_posterior
 from vaelab.networks import Condition, Corruption, Decoder, Encoder, NoCorruption
 from vaelab.networks.base import dense_layers
 from vaelab.priors import Prior
@@ -132,7 +133,7 @@ class LadderVAE(Model):
         self.prior = prior
         self.decoder = decoder
         self._check_parts((dims[0],))
-        prior.attach(self._top_posterior, self.x_shape)
+        prior.attach(no_posterior if self.condition.dim else self._top_posterior, self.x_shape)
 
     def _check_parts(self, bottom: tuple[int]) -> None:
         channels, height, width = self.x_shape

@@ -68,7 +68,7 @@ class VAE(Model):
         self.decoder = decoder
         self.corruption = corruption or NoCorruption()
         self._check_parts()
-        prior.attach(self._posterior, self.x_shape, self.sampler)
+        prior.attach(no_posterior if self.condition.dim else self._posterior, self.x_shape, self.sampler)
 
     def _check_parts(self) -> None:
         channels, height, width = self.x_shape
@@ -150,3 +150,11 @@ class VAE(Model):
         if self.decoder.autoregressive and x is not None:
             return self.decoder(z, c, x=x.repeat(len(z) // len(x), 1, 1, 1))  # for every draw of z
         return self.decoder(z) if c is None else self.decoder(z, c)
+
+
+def no_posterior(x: Tensor) -> Distribution:
+    """Refuses: the posteriors of a conditional model are given more than x."""
+    raise ValueError(
+        "a prior made of posteriors q(z|u) does not fit a conditional model, whose posteriors are q(z|u,y); choose "
+        "model/prior=gaussian_mixture or model/condition=none"
+    )

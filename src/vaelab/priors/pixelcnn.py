@@ -1,4 +1,4 @@
-"""Autoregressive prior over a latent map (van den Oord, Vinyals & Kavukcuoglu 2017; Chen et al. 2017)."""
+"""Autoregressive prior over a latent map (van den Oord, Vinyals & Kavukcuoglu 2017)."""
 
 from __future__ import annotations
 
@@ -131,11 +131,8 @@ class CodeMap(nn.Module):
     def log_prob(self, value: Tensor) -> Tensor:
         """Returns log P(c) in nats, (N,), for codes c (N, Q, h, w)."""
         embedded = torch.stack([self._embed(codes, q) for q, codes in enumerate(value.unbind(1))], 1)  # (N, Q, h, w, E)
-        features = (
-            self.network(embedded.sum(1).movedim(-1, 1).contiguous())
-            .unflatten(1, (self.depth, self.width))
-            .movedim(2, -1)
-        )
+        summed = embedded.sum(1).movedim(-1, 1).contiguous()  # (N, E, h, w)
+        features = self.network(summed).unflatten(1, (self.depth, self.width)).movedim(2, -1)
         before = torch.cat([torch.zeros_like(embedded[:, :1]), embedded[:, :-1].cumsum(1)], 1)
         logits = [self._logits(features[:, q], before[:, q], q) for q in range(self.depth)]  # of (N, h, w, K)
         nats = [
