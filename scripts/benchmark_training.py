@@ -8,6 +8,9 @@ Times training epochs of one network (784-400-20, Adam, batch 128, 55,000 images
 The best epoch of each counts, because other work on a machine only ever slows things down. An epoch of (b) lasts from
 its first hook to its last, checkpoints included, less its validation pass and the pictures drawn there: the others have
 none.
+
+`--families` instead takes one method of every family and prints full run / bare loop for it, where the bare loop is the
+same model and objective in plain PyTorch, without Lightning, logging and checkpoints.
 """
 
 from __future__ import annotations
@@ -103,9 +106,7 @@ class EpochTimer(L.Callback):
 
 def full_run(root: Path, arguments: list[str]) -> tuple[Parts, EpochTimer]:
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        cfg: DictConfig = compose(
-            "train", [f"data.root={root}", "trainer.max_epochs=1", "model.latent_dim=20", *arguments]
-        )
+        cfg: DictConfig = compose("train", [f"data.root={root}", "trainer.max_epochs=1", *arguments])
     parts = assemble(cfg, Path(tempfile.mkdtemp()), interactive=True)
     timer = EpochTimer()
     parts.trainer.callbacks.insert(0, timer)
@@ -124,9 +125,59 @@ def random_mnist(root: Path) -> None:
         (raw / f"{part}-labels-idx1-ubyte").write_bytes(bytes([0, 0, 8, 1]) + n.to_bytes(4, "big") + labels)
 
 
+FAMILIES = {
+    "VAE": ["method=vae"],
+    "conditional": ["method=cvae"],
+    "importance-weighted, K = 50": ["method=iwae", "objective.num_samples=50"],
+    "learned prior (VampPrior)": ["method=vampprior"],
+    "flow posterior (IAF)": ["method=iaf_vae"],
+    "total correlation": ["method=beta_tc_vae"],
+    "quantised": ["method=vq_vae"],
+    "autoregressive decoder": ["method=pixel_vae"],
+    "ladder": ["method=ladder_vae"],
+    "deep hierarchy": ["method=hierarchical_vae"],
+    "adversarial on z (FactorVAE)": ["method=factor_vae"],
+    "adversarial on x (VAE-GAN)": ["method=vae_gan"],
+    "semi-supervised": ["method=m2"],
+}
+
+
+def bare_family_epoch(parts: Parts, batches: int) -> float:
+    """The model and the objective of a run in a loop of plain PyTorch."""
+    model, objective = parts.model.train(), parts.module.objective.train()
+    optimizer = torch.optim.Adam(parts.module.parameter_groups(), lr=1e-3, fused=True)
+    start = time.perf_counter()
+    total = 0.0
+    for i, (x, y) in enumerate(parts.data.train_dataloader()):
+        if i == batches:
+            break
+        loss, _ = objective(model(x, y, num_samples=objective.num_samples), i)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        total += loss.detach()
+    float(total)
+    return time.perf_counter() - start
+
+
+def families(root: Path, rounds: int, batches: int, overrides: list[str]) -> None:
+    for name, words in FAMILIES.items():
+        full, bare = [], []
+        for _ in range(rounds):
+            limits = [f"trainer.limit_train_batches={batches}", "trainer.limit_val_batches=1", "callbacks=quiet"]
+            parts, timer = full_run(root, [*words, *limits, *overrides])
+            parts.trainer.fit(parts.module, datamodule=parts.data)
+            full.append(timer.seconds)
+            parts, _ = full_run(root, [*words, *limits, *overrides])
+            bare.append(bare_family_epoch(parts, batches))
+        print(f"{name:<30} {min(full) / min(bare):.2f}   ({1000 * min(bare) / batches:.1f} ms a bare step)", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, help="folder that holds MNIST/raw (default: random bytes)")
+    parser.add_argument("--families", action="store_true", help="a row for every family instead")
+    parser.add_argument("--batches", type=int, default=40, help="batches timed for a family")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, help="CPU threads (default: as torch chooses)")
     parser.add_argument(
@@ -139,6 +190,9 @@ def main() -> None:
     root = options.root or Path(tempfile.mkdtemp())
     if options.root is None:
         random_mnist(root)
+    if options.families:
+        families(root, options.rounds, options.batches, options.overrides)
+        return
     tutorial_data = Subset(MNIST(str(root), train=True, transform=ToTensor()), range(55_000))
     loader = DataLoader(tutorial_data, batch_size=BATCH, shuffle=True)
     parts, _ = full_run(root, options.overrides)

@@ -21,14 +21,14 @@ from vaelab.likelihoods import BernoulliLikelihood
 from vaelab.models import Model
 
 GOLDEN = Path(__file__).with_name("golden.json")
-EPOCHS = 4  # of 75 batches
+EPOCHS = 5  # of 75 batches
 FIGURES = ("val/elbo", "val/reconstruction", "val/kl")
 # The log-probability of noise: floating-point sums differ between processors, and training amplifies it.
 TOLERANCE = 0.03  # of the reconstruction, or 0.5 nats if that is more
 # Trained longer, or with less, because of what they are.
 OPTIONS: dict[str, tuple[str, ...]] = {}
-# Presets whose training does not raise the pixel likelihood in so few steps, with what they must improve instead.
-BY_ANOTHER_FIGURE: dict[str, str] = {}
+# What has to beat the mean image, where it is not the reconstruction: the bound that is optimised.
+FIGURE = dict.fromkeys(("iwae", "dreg_iwae", "miwae", "piwae", "ciwae", "iwae_two_layers"), "val/iwae")
 
 
 def score(model: Model, data: ImageDataModule) -> float:
@@ -75,12 +75,11 @@ def test_a_preset_learns_and_reaches_its_golden_numbers(preset: str, runs: Path)
     state = torch.load(directory / "checkpoints/best.ckpt", weights_only=True)["state_dict"]
     parts.module.load_state_dict(state)
     reached = score(parts.model, parts.data)
-    figure = BY_ANOTHER_FIGURE.get(preset)
-    if figure is None:
-        assert reached > untrained + 5
-        if isinstance(parts.model.likelihood, BernoulliLikelihood):
-            assert metrics["val/reconstruction"] > mean_image_score(parts.data) + 0.5
-    found = {name: round(metrics[name], 2) for name in (*FIGURES, *([figure] if figure else []))}
+    assert reached > untrained + 5
+    figure = FIGURE.get(preset, "val/reconstruction")
+    if isinstance(parts.model.likelihood, BernoulliLikelihood):
+        assert metrics[figure] > mean_image_score(parts.data) + 0.2
+    found = {name: round(metrics[name], 2) for name in dict.fromkeys((*FIGURES, figure))}
     golden = json.loads(GOLDEN.read_text()) if GOLDEN.is_file() else {}
     if os.environ.get("VAELAB_UPDATE_GOLDEN"):
         GOLDEN.write_text(json.dumps({**golden, preset: found}, indent=1, sort_keys=True) + "\n")
