@@ -2,7 +2,7 @@
 
     python scripts/methods_table.py digits            # every method=NAME on the small digits, minutes
     python scripts/methods_table.py mnist             # the chosen ones on MNIST, two hours on two cores
-    python scripts/methods_table.py mnist --only vae iwae -- data.root=DIR
+    python scripts/methods_table.py mnist --only vae,iwae data.root=DIR
     python scripts/methods_table.py mnist --table     # prints the table of what is finished
 
 Protocol of every row: the best of the epochs on the validation images (MNIST: 5,000 of the official training images),
@@ -139,18 +139,19 @@ def main() -> None:
     """Runs what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", choices=["digits", "mnist"])
-    parser.add_argument("--only", nargs="+", help="the rows to run")
+    parser.add_argument("--only", help="the rows to run, separated by commas")
     parser.add_argument("--folder", type=Path, default=None, help="where the runs are kept")
     parser.add_argument("--table", action="store_true", help="print the table of what is finished, and run nothing")
     parser.add_argument("extra", nargs="*", help="further overrides for every run, such as data.root=DIR")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
+    only = arguments.only.split(",") if arguments.only else []
     folder = (arguments.folder or Path(f"outputs/{arguments.data}_table")).resolve()
     rows = list(ROWS) if arguments.data == "mnist" else digits_rows()
-    if unknown := set(arguments.only or ()) - {row.name for row in rows}:
+    if unknown := set(only) - {row.name for row in rows}:
         parser.error(f"there is no row {', '.join(sorted(unknown))}; choose from {', '.join(r.name for r in rows)}")
     if not arguments.table:
         for row in rows:
-            if not arguments.only or row.name in arguments.only:
+            if not only or row.name in only:
                 run(row, folder, arguments.extra)
     print(digits_table(folder) if arguments.data == "digits" else mnist_table(folder))
 
