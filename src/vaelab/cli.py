@@ -131,10 +131,20 @@ class no_empty_directory:
             folder.rmdir()
 
 
-def run_main(main: Callable[[], object]) -> None:
+def run_main(
+    main: Callable[[], object],
+    *,
+    config: str = "train",
+    interrupted: str = "interrupted before training began; nothing was saved",
+) -> None:
     """Runs a Hydra main; answers a user's mistake with one sentence and exit code 1, signals with 128 + their number.
 
     With HYDRA_FULL_ERROR=1 every error keeps its traceback.
+
+    Args:
+        main: the Hydra main.
+        config: name of its configuration.
+        interrupted: what to say to a Ctrl-C that nobody else has answered.
     """
     if TRACEBACKS:
         main()
@@ -148,9 +158,9 @@ def run_main(main: Callable[[], object]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
     except KeyboardInterrupt:
-        fail("interrupted before training began; nothing was saved", 130)
+        fail(interrupted, 130)
     except (HydraException, OmegaConfBaseException) as error:
-        fail(f"error: {explain(error, sys.argv[1:])}")
+        fail(f"error: {explain(error, sys.argv[1:], config)}")
     finally:
         os.environ.pop("HYDRA_FULL_ERROR", None)
 

@@ -15,7 +15,7 @@ from vaelab.checks import did_you_mean
 from vaelab.locations import CONF
 
 
-def explain(error: Exception, arguments: Sequence[str]) -> str:
+def explain(error: Exception, arguments: Sequence[str], config: str = "train") -> str:
     """Turns an error in composing the configuration into one sentence that says what to type instead."""
     text = str(error)
     if isinstance(error, MissingConfigException) and (found := re.search(r"Could not find '(.+)/(.+?)'", text)):
@@ -28,7 +28,8 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
             return f"there is no group or key '{found[1]}'{nearest(found[1], list(groups()))}"
         cause = str(error.__cause__ or error).splitlines()[0]
         if found and "is not in struct" in f"{text}{cause}":
-            return f"there is no key '{found[1]}'{nearest(found[1], [*known_keys(found[1], arguments), *groups()])}"
+            keys = [*known_keys(found[1], arguments, config), *groups()]
+            return f"there is no key '{found[1]}'{nearest(found[1], keys)}"
         if found:
             return f"{found[1]}: {cause}"
     return " ".join(line.strip() for line in text.splitlines()[:2])
@@ -46,14 +47,14 @@ def nearest(key: str, keys: Sequence[str]) -> str:
     return did_you_mean(key, keys) or "; `--cfg job` prints all of them"
 
 
-def known_keys(wrong: str, arguments: Sequence[str]) -> list[str]:
+def known_keys(wrong: str, arguments: Sequence[str], config: str) -> list[str]:
     """Returns every key of the configuration that the other arguments choose."""
     others = [a for a in arguments if "=" in a and not a.startswith("-") and a.split("=")[0].lstrip("+~") != wrong]
     for overrides in (others, []):
         GlobalHydra.instance().clear()
         try:
             with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-                cfg = compose("train", overrides=overrides)
+                cfg = compose(config, overrides=overrides)
         except (HydraException, OmegaConfBaseException):
             continue
         return list(dotted(OmegaConf.to_container(cfg, resolve=False)))

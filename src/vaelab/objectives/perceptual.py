@@ -39,7 +39,8 @@ class Perceptual(Objective):
         num_samples: K, draws of z for every example.
 
     Raises:
-        ValueError: for a negative weight, a `num_samples` below 1 or an unknown `similarity`; when called, for images too small for d.
+        ValueError: for a negative weight, a `num_samples` below 1 or an unknown `similarity`; when called, for images
+            too small for d.
     """
 
     def __init__(

@@ -1,0 +1,105 @@
+"""What every part of an evaluation promises: from a trained model and its data to figures with their protocol."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from vaelab.data import Images
+from vaelab.models import Model
+
+Item = TypeVar("Item")
+
+
+def quietly(items: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
+    """Iterates without showing any progress."""
+    del description, total
+    return iter(items)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number of an evaluation, or the reason why there is none.
+
+    Attributes:
+        name: what was measured, lower case with slashes: `likelihood/bound`.
+        value: the number; None if the figure does not apply.
+        error: standard error of the value, over images unless the protocol says otherwise.
+        unit: nats, bits, ... ; empty for plain numbers.
+        protocol: what the number depends on: split, number of images, k, ...
+        note: a warning with its remedy, or why there is no value.
+    """
+
+    name: str
+    value: float | None
+    error: float | None = None
+    unit: str = ""
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trained model with the data that it is judged on.
+
+    Attributes:
+        model: in evaluation mode, on its device.
+        splits: the run's own `train`, `val` and `test` images, binarised as the run had them.
+        split: the one that figures are about.
+        limit: how many of its images are used at the most; None for all.
+        support: what values the images hold: binary, levels, unit or real.
+        protocol: what every figure depends on: the split, the binarisation, the data.
+        folder: where pictures go.
+        seed: of all noise.
+        progress: shows how far a long loop is: (items, description, total) -> items.
+    """
+
+    model: Model
+    splits: Mapping[str, Images]
+    split: str
+    limit: int | None
+    support: str
+    protocol: Mapping[str, Any]
+    folder: Path
+    seed: int = 0
+    progress: Callable[..., Iterator[Any]] = quietly
+
+    def images(self, split: str | None = None, limit: int | None = None) -> tuple[Tensor, Tensor]:
+        """Returns images (N, C, H, W) in their own range and labels (N,) of a split, at most `limit` of them."""
+        images = self.splits[split or self.split]
+        number = min(len(images), limit or self.limit or len(images))
+        # A fixed choice of them: files are often sorted by label.
+        index = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:number].sort().values
+        return images.batch(index if number < len(images) else slice(None))
+
+    def batches(self, x: Tensor, y: Tensor, size: int, description: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields batches of images and labels on the model's device, with a progress bar."""
+        pairs = list(zip(x.split(size), y.split(size), strict=True))
+        for part, labels in self.progress(pairs, description, len(pairs)):
+            yield part.to(self.model.device, self.model.dtype), labels.to(self.model.device)
+
+
+class Evaluation:
+    """A part of an evaluation."""
+
+    def __call__(self, subject: Subject) -> list[Figure]:
+        """Returns the figures; one that does not apply has a note instead of a value."""
+        raise NotImplementedError
+
+
+def mean_figure(name: str, values: Tensor, *, unit: str = "nats", note: str = "", **protocol: Any) -> Figure:
+    """Returns the mean of values (N,), one of each image, with its standard error s / sqrt(N)."""
+    values = values.double().flatten()
+    error = (values.std() / math.sqrt(len(values))).item() if len(values) > 1 else None
+    return Figure(name, values.mean().item(), error, unit, {"images": len(values), **protocol}, note)
+
+
+def no_figure(name: str, why: str) -> Figure:
+    """Returns a figure without a value that says why there is none."""
+    return Figure(name, None, note=why)

@@ -1,0 +1,65 @@
+"""How probable the model finds data that it has not seen."""
+
+from __future__ import annotations
+
+import torch
+
+from vaelab.checks import positive_int
+from vaelab.evaluation.base import Evaluation, Figure, Subject, mean_figure, no_figure
+from vaelab.likelihoods import bits_per_dim
+from vaelab.metrics.importance import importance_bound
+
+
+class Likelihood(Evaluation):
+    """The ELBO and the k-sample bound on log p(x), in nats per image, and bits per dimension of the latter.
+
+    Args:
+        k: draws of z for every image in the k-sample bound.
+        elbo_samples: draws of z for every image in the ELBO.
+        rows: draws decoded at once; memory grows with it, the figures do not change.
+
+    Raises:
+        ValueError: for a number below 1.
+    """
+
+    def __init__(self, *, k: int = 5000, elbo_samples: int = 10, rows: int = 2000) -> None:
+        self.k = positive_int("k", k)
+        self.elbo_samples = positive_int("elbo_samples", elbo_samples)
+        self.rows = positive_int("rows", rows)
+
+    @torch.no_grad()
+    def __call__(self, subject: Subject) -> list[Figure]:
+        """Returns `likelihood/elbo`, its two terms, `likelihood/bound` and `likelihood/bits_per_dim`."""
+        model = subject.model
+        x, y = subject.images()
+        terms = [
+            (t.log_px.mean(0).cpu(), t.kl.mean(0).cpu(), t.is_bound)
+            for part, labels in subject.batches(x, y, max(1, self.rows // self.elbo_samples), "ELBO")
+            for t in (model(part, labels, num_samples=self.elbo_samples),)
+        ]
+        log_px, kl = (torch.cat([term[i] for term in terms]) for i in (0, 1))
+        names = ("likelihood/elbo", "likelihood/bound", "likelihood/bits_per_dim")
+        reconstruction = mean_figure("likelihood/reconstruction", log_px, draws=self.elbo_samples)
+        if not terms[0][2]:
+            why = "a deterministic code has no density, and its reconstruction is no bound on log p(x)"
+            return [reconstruction, *(no_figure(name, why) for name in names)]
+        figures = [
+            mean_figure(names[0], log_px - kl, draws=self.elbo_samples),
+            reconstruction,
+            mean_figure("likelihood/kl", kl, draws=self.elbo_samples),
+        ]
+        try:
+            bounds = torch.cat(
+                [
+                    importance_bound(model, part, labels, k=self.k, rows=self.rows)
+                    for part, labels in subject.batches(x, y, max(1, self.rows // self.k), f"bound, k = {self.k}")
+                ]
+            )
+        except ValueError as error:
+            return [*figures, *(no_figure(name, str(error)) for name in names[1:])]
+        bound = mean_figure(names[1], bounds, k=self.k)
+        if subject.support not in model.likelihood.probability_of:
+            why = f"log p(x) of {subject.support} data under this likelihood is no log-probability"
+            return [*figures, bound, no_figure(names[2], why)]
+        bits = mean_figure(names[2], bits_per_dim(bounds, model.x_shape), unit="bits", k=self.k)
+        return [*figures, bound, bits]

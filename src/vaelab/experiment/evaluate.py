@@ -1,0 +1,201 @@
+"""One command that judges finished runs: figures with standard errors and protocol, kept beside the run."""
+
+from __future__ import annotations
+
+import glob
+import json
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from vaelab.data import ImageDataModule
+from vaelab.errors import UserError
+from vaelab.evaluation import Evaluation, Figure, Subject
+from vaelab.experiment.files import BEST, HYDRA_CONFIG, write_json
+from vaelab.experiment.instantiate import build
+from vaelab.experiment.load import find_checkpoint, load, read_checkpoint
+from vaelab.experiment.report import flat
+from vaelab.numerics import seeded
+
+RESULTS = "evaluation.json"
+SPLITS = ("train", "val", "test")
+Item = TypeVar("Item")
+
+
+def evaluate(cfg: DictConfig) -> dict[str, list[Figure]]:
+    """Evaluates the runs that `cfg.run` names, writes `evaluation.json` into each and prints a table.
+
+    Returns:
+        The figures of every run directory.
+
+    Raises:
+        UserError: if there is no such run, or the configuration makes no sense.
+    """
+    parts = chosen(cfg)
+    if cfg.split not in SPLITS:
+        raise UserError(f"split must be one of {', '.join(SPLITS)}, but is {cfg.split!r}")
+    if cfg.limit is not None and (isinstance(cfg.limit, bool) or not isinstance(cfg.limit, int) or cfg.limit < 2):
+        raise UserError(f"limit must be null or a whole number of at least 2 images, but is {cfg.limit!r}")
+    found = {}
+    for directory in directories(str(cfg.run)):
+        found[str(directory)] = evaluate_run(directory, parts, cfg)
+    return found
+
+
+def chosen(cfg: DictConfig) -> dict[str, Evaluation]:
+    """Returns the parts of the evaluation that `cfg.parts` names.
+
+    Raises:
+        UserError: for a part that does not exist, or an entry that it does not take.
+    """
+    known = [str(name) for name, node in cfg.items() if isinstance(node, DictConfig) and "_target_" in node]
+    wanted = [cfg.parts] if isinstance(cfg.parts, str) else list(cfg.parts)
+    if unknown := [name for name in wanted if name not in known]:
+        raise UserError(f"parts must be some of {', '.join(known)}, but there is {', '.join(map(str, unknown))}")
+    return {name: build(cfg[name], name) for name in wanted}
+
+
+def directories(pattern: str) -> list[Path]:
+    """Returns the run directories that a path or a glob pattern names.
+
+    Raises:
+        UserError: if there is none.
+    """
+    paths = [Path(p) for p in sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True))]
+    runs = [path for path in paths if path.is_file() or (path / BEST.parent).is_dir()]
+    if not runs:
+        raise UserError(f"run={pattern} names no run directory; give one, or a pattern such as 'run=outputs/*/*'")
+    return runs
+
+
+def evaluate_run(directory: Path, parts: dict[str, Evaluation], cfg: DictConfig) -> list[Figure]:
+    """Evaluates one run; parts that were done before with the same settings are not done again."""
+    file = find_checkpoint(directory, BEST.name)
+    folder = directory if directory.is_dir() else directory.parent
+    results = json.loads((folder / RESULTS).read_text()) if (folder / RESULTS).is_file() else {}
+    subject = subject_of(file, folder, cfg)
+    figures: list[Figure] = []
+    for name, part in parts.items():
+        settings = {
+            "options": OmegaConf.to_container(cfg[name], resolve=True),
+            **{key: cfg[key] for key in ("split", "limit", "seed")},
+            "checkpoint": checksum(file),
+        }
+        stored = results.get(name)
+        if stored is None or stored["settings"] != settings or cfg.again:
+            start = time.perf_counter()
+            with seeded(cfg.seed, subject.model.device):
+                try:
+                    measured = part(subject)
+                except ValueError as error:
+                    raise UserError(f"{name}: {error}") from error
+            stored = {
+                "settings": settings,
+                "seconds": round(time.perf_counter() - start, 3),
+                "figures": [asdict(with_protocol(figure, subject)) for figure in measured],
+            }
+            results[name] = stored
+            write_json(folder / RESULTS, results)  # after every part: what is done stays done
+        figures += [Figure(**figure) for figure in stored["figures"]]
+    print_figures(folder, figures)
+    to_tensorboard(file, folder, figures)
+    return figures
+
+
+def subject_of(file: Path, folder: Path, cfg: DictConfig) -> Subject:
+    """Loads a run's model and its data, as the run had them."""
+    stored = folder / HYDRA_CONFIG
+    if not stored.is_file():
+        raise UserError(f"{folder} does not say what data it was trained on ({HYDRA_CONFIG} is missing)")
+    config = OmegaConf.load(stored)
+    assert isinstance(config, DictConfig)
+    if cfg.data_root is not None:
+        if "root" not in config.data:
+            raise UserError(f"data_root={cfg.data_root}: the data of {folder} has no root; leave it out")
+        config.data.root = cfg.data_root
+    data: ImageDataModule = build(config.data, "data")
+    try:
+        data.setup()
+    except ValueError as error:
+        raise UserError(f"data: {error}") from error
+    splits = dict(data.splits)
+    if data.binarize == "dynamic":
+        splits["train"] = splits["train"].binarized("static", seed=data.split_seed)
+    protocol = {"split": cfg.split, "binarize": data.binarize}
+    return Subject(
+        model=load(file, device=device_of(cfg.device)),
+        splits=splits,
+        split=cfg.split,
+        limit=cfg.limit,
+        support=data.support,
+        protocol=protocol,
+        folder=folder,
+        seed=cfg.seed,
+        progress=bar,
+    )
+
+
+def device_of(name: str) -> torch.device:
+    """Returns the device called `name`; auto takes an accelerator if there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device={name} is not there; device=auto takes what this machine has") from error
+
+
+def checksum(file: Path) -> str:
+    """Returns what changes when a checkpoint is written anew."""
+    stat = file.stat()
+    return f"{file.name} {stat.st_size} {int(stat.st_mtime)}"
+
+
+def with_protocol(figure: Figure, subject: Subject) -> Figure:
+    """Adds to a figure what all of them depend on."""
+    return Figure(**{**asdict(figure), "protocol": {**subject.protocol, **figure.protocol}})
+
+
+def bar(items: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
+    """Iterates with a progress bar that leaves nothing behind."""
+    return iter(tqdm(items, desc=description, total=total, leave=False, dynamic_ncols=True))
+
+
+def print_figures(folder: Path, figures: list[Figure]) -> None:
+    """Prints the figures of a run, warnings and reasons below them."""
+    table = Table(title=str(folder), title_justify="left")
+    for column in ("figure", "value", "s.e.", "unit", "protocol"):
+        table.add_column(column, justify="right" if column in ("value", "s.e.") else "left", overflow="fold")
+    for figure in figures:
+        if figure.value is not None:
+            protocol = ", ".join(f"{key} {value}" for key, value in figure.protocol.items())
+            error = "" if figure.error is None else f"{figure.error:.2g}"
+            table.add_row(figure.name, f"{figure.value:.5g}", error, figure.unit, protocol)
+    console = Console(highlight=False, soft_wrap=False)
+    console.print(table)
+    for figure in figures:
+        if figure.note:
+            console.print(f"{figure.name}: {figure.note}", soft_wrap=True)
+    console.print(f"written   {folder / RESULTS}", soft_wrap=True)
+
+
+def to_tensorboard(file: Path, folder: Path, figures: list[Figure]) -> None:
+    """Shows the figures in the HPARAMS view of a run that has one."""
+    logs = folder / "tensorboard"
+    if not logs.is_dir():
+        return
+    config = OmegaConf.create(read_checkpoint(file)["vaelab"]["config"])
+    assert isinstance(config, DictConfig)
+    logger = TensorBoardLogger(save_dir=str(folder), name="tensorboard", version="")
+    values = {f"evaluation/{figure.name}": figure.value for figure in figures if figure.value is not None}
+    logger.log_hyperparams(flat(config), values)
+    logger.finalize("success")

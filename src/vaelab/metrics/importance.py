@@ -1,0 +1,64 @@
+"""The k-sample bound on log p(x), streamed: constant memory whatever k."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from vaelab.checks import positive_int
+from vaelab.models import Model
+
+
+@torch.no_grad()
+def importance_bound(
+    model: Model,
+    x: Tensor,
+    context: Tensor | None = None,
+    *,
+    k: int = 5000,
+    rows: int = 2000,
+    done: Callable[[int], object] | None = None,
+) -> Tensor:
+    """Returns log (1/k) sum_i p(x, z_i) / q(z_i|x) with k independent draws z_i ~ q(z|x), in nats, (B,).
+
+    In expectation it is at most log p(x) and does not fall as k grows (Burda, Grosse & Salakhutdinov 2016, theorem 1).
+    Exactly k draws are used. The weights are summed in float64, relative to their largest so far, a chunk of draws at a
+    time: never more than `rows` draws are decoded at once.
+
+    Args:
+        model: in evaluation mode.
+        x: images (B, C, H, W) in the data's own range, on the model's device.
+        context: what a conditional model is given, (B, ...).
+        k: number of draws for every image.
+        rows: number of draws, of all images together, that are decoded at once.
+        done: called with the number of draws finished, for a progress bar.
+
+    Raises:
+        ValueError: for a number below 1, or a model without importance weights.
+    """
+    positive_int("k", k), positive_int("rows", rows)
+    bounds = []
+    size = max(1, min(len(x), rows // min(k, rows)))
+    for i in range(0, len(x), size):
+        part = x[i : i + size]
+        given = None if context is None else context[i : i + size]
+        largest = torch.full((len(part),), -math.inf, dtype=torch.float64, device="cpu")
+        total = torch.zeros_like(largest)
+        left = k
+        while left:
+            draws = min(left, max(1, rows // len(part)))
+            log_weights = model(part, given, num_samples=draws).log_weights  # (draws, B)
+            top = log_weights.amax(0)
+            sums = (log_weights - top).exp().sum(0)
+            top, sums = top.cpu().double(), sums.cpu().double()
+            highest = torch.maximum(largest, top)
+            total = total * (largest - highest).exp() + sums * (top - highest).exp()
+            largest = highest
+            left -= draws
+            if done is not None:
+                done(draws * len(part))
+        bounds.append(largest + total.log() - math.log(k))
+    return torch.cat(bounds)
