@@ -16,6 +16,7 @@ from vaelab.experiment import run
 
 # Entries that a group's option cannot do without, and options that need a package or a partner of their own.
 NEEDS = {
+    "model/condition=attributes": ("data=arrays", "data.path={root}/attributes.npz"),
     "model/prior=bernoulli": ("model/sampler=bernoulli",),
     "model/prior=codes": ("model/sampler=vector_quantizer",),
     "model/prior=categorical": ("model/sampler=categorical",),
@@ -66,6 +67,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
             idx(folder / name / "raw" / f"{stem}-images-idx3-ubyte", rng.integers(0, 256, (n, 28, 28)))
             idx(folder / name / "raw" / f"{stem}-labels-idx1-ubyte", rng.integers(0, 10, (n,)))
     np.savez(folder / "images.npz", x=rng.integers(0, 256, (40, 9, 7, 3), dtype=np.uint8), y=np.arange(40) % 4)
+    attributes = rng.normal(size=(40, 3)).astype(np.float32)
+    np.savez(folder / "attributes.npz", x=rng.integers(0, 256, (40, 8, 8), dtype=np.uint8), y=attributes)
     for i in range(20):
         path = folder / "pictures" / str(i % 2) / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

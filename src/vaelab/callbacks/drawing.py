@@ -72,7 +72,10 @@ def manifold(model: Model, *, side: int = 20, value_range: tuple[float, float]) 
 
 @torch.no_grad()
 def latent_scatter(model: Model, x: Tensor, y: Tensor) -> Tensor:
-    """Draws the posterior means of x (B, C, H, W) in a two-dimensional latent space, coloured by label y (B,)."""
+    """Draws the posterior means of x (B, C, H, W) in a two-dimensional latent space, coloured by label y (B,).
+
+    With attributes (B, A) in the place of labels, the colour is that of the first one.
+    """
     z = (
         torch.cat([model.encode(part, c).mean.cpu() for part, c in zip(x.split(1000), y.split(1000), strict=True)])
         .float()
@@ -80,11 +83,11 @@ def latent_scatter(model: Model, x: Tensor, y: Tensor) -> Tensor:
     )
     figure = Figure(figsize=(7, 6), dpi=100)
     axes = figure.add_subplot()
-    points = axes.scatter(
-        z[:, 0], z[:, 1], c=y.cpu().numpy(), s=4, cmap="tab10" if int(y.max()) < 10 else "nipy_spectral"
-    )
+    labels, name = (y, "label") if y.ndim == 1 else (y[:, 0], "first attribute")
+    few = not y.is_floating_point() and int(y.max()) < 10
+    points = axes.scatter(z[:, 0], z[:, 1], c=labels.cpu().numpy(), s=4, cmap="tab10" if few else "nipy_spectral")
     axes.set(xlabel="$z_1$", ylabel="$z_2$", title="posterior means", aspect="equal")
-    figure.colorbar(points, ax=axes, label="label")
+    figure.colorbar(points, ax=axes, label=name)
     return rendered(figure)
 
 

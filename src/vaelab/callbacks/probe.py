@@ -43,14 +43,15 @@ class LatentProbe(L.Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         if data.num_classes < 2:
             raise UserError("callbacks.probe needs data with two classes or more; leave it out with ~callbacks.probe")
-        training = pl_module.training
+        training = [module for module in pl_module.modules() if module.training]  # of a refit, not all of them
         try:
             pl_module.eval()
             self._encoded(pl_module.model, _labelled(data.splits["train"], 2))
         except ValueError as error:
             raise UserError(f"callbacks.probe encodes images without their labels: {error}") from error
         finally:
-            pl_module.train(training)
+            for module in training:
+                module.training = True
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Probes the validation split, when the training is over."""
@@ -83,6 +84,7 @@ class LatentProbe(L.Callback):
 
 
 def _labelled(images: Images, number: int) -> Images:
-    """Returns the first `number` images that have a label."""
+    """Returns the images that have a label; of more than `number`, so many at random, as they may lie class by class."""
     (index,) = (images.y >= 0).nonzero(as_tuple=True)
-    return images.subset(index[:number])
+    chosen = torch.randperm(len(index), generator=torch.Generator().manual_seed(0))[:number]
+    return images.subset(index[chosen.sort().values])

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins import MixedPrecision
 from omegaconf import DictConfig, OmegaConf, open_dict
-from torch import nn
+from torch import Tensor, nn
 
 from vaelab.callbacks import Pictures, ProgressBar
 from vaelab.data import ImageDataModule
@@ -157,7 +157,11 @@ def check_fit(model: Model, objective: Objective, data: ImageDataModule, *, whol
         data: where the images come from.
         whole: whether every parameter of the model is to be trained, and has to get a gradient.
     """
-    x, y = data.splits["train"].batch(slice(0, 2))
+    images = data.splits["train"]
+    index: Tensor | slice = slice(0, 2)
+    if not images.num_attributes:  # the smallest and the largest label, of which one lies outside if any does
+        index = torch.stack([images.y.argmin(), images.y.argmax()])
+    x, y = images.batch(index)
     model.eval(), objective.eval()
     try:
         with seeded(0, x.device):

@@ -85,9 +85,11 @@ def start_from(directory: Path, parts: Parts, cfg: DictConfig) -> None:
     file = find_checkpoint(directory.expanduser(), BEST.name)
     stored = read_checkpoint(file)["state_dict"]
     weights = {k.removeprefix("model."): v for k, v in stored.items() if k.startswith("model.")}
-    old = {k: v for k, v in weights.items() if not k.startswith("prior.")}
+    priors = {id(part) for part in model.parts()["prior"]}
+    inside = tuple(f"{n}." for n, part in model.named_modules(remove_duplicate=False) if id(part) in priors)
+    old = {k: v for k, v in weights.items() if not k.startswith(inside)}
     missing, unexpected = model.load_state_dict(old, strict=False)
-    if unexpected or any(not name.startswith("prior.") for name in missing):
+    if unexpected or any(not name.startswith(inside) for name in missing):
         raise UserError(f"the weights in {file} do not fit the model that {directory} describes")
     images = data.splits["train"]
     parts_of_codes = []

@@ -96,7 +96,7 @@ def finish(cfg: DictConfig, parts: Parts, directory: Path) -> float:
     if trainer.limit_test_batches:
         trainer.test(module, datamodule=parts.data, verbose=False)
         figures |= {k: v for k, v in module.latest.items() if k.startswith("test/")}
-    if parts.data.support in parts.model.likelihood.probability_of:  # a code length, of the bound
+    if module.is_bound and parts.data.support in parts.model.likelihood.probability_of:  # a code length, of the bound
         for split in [name.split("/")[0] for name in figures if name.endswith("/elbo")]:
             bits = bits_per_dim(torch.tensor(figures[f"{split}/elbo"]), parts.data.x_shape)
             figures[f"{split}/bits_per_dim"] = bits.item()

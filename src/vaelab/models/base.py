@@ -196,4 +196,4 @@ def csv(shape: Sequence[int]) -> str:
 
 
 def _split(context: Tensor | None, size: int, total: int) -> Sequence[Tensor | None]:
-    return context.split(size) if context is not None else [None] * -(-total // size)
+    return context.split(size) if context is not None else [None] * max(1, -(-total // size))

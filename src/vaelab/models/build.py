@@ -52,7 +52,7 @@ def build_vae(
         initialization: of encoder, sampler and decoder: `torch` (as the layers come) or `glorot` (Glorot & Bengio 2010,
             equation 16: weights uniform with variance 2 / (fan_in + fan_out), biases 0), as Keras and many papers have.
         spectral_norm: whether every layer of the decoder is divided by its largest singular value (Miyato et al. 2018),
-            which bounds the decoder's slope (RAE-SN: Ghosh et al. 2020, section 3.2).
+            which bounds the decoder's slope (RAE-SN: Ghosh et al. 2020, section 3.2); FiLM's are left as they are.
 
     Raises:
         ValueError: if a size is impossible or the parts do not fit each other.
@@ -85,17 +85,20 @@ def build_vae(
         for part in (model.encoder, model.sampler, model.decoder):
             glorot(part)
     if spectral_norm:
-        for layer in list(model.decoder.modules()):
-            if isinstance(layer, DENSE):
-                nn.utils.parametrizations.spectral_norm(layer)
+        for layer in dense(model.decoder):
+            nn.utils.parametrizations.spectral_norm(layer)
     return model
+
+
+def dense(part: nn.Module) -> list[nn.Module]:
+    """Returns the dense layers and convolutions of `part` but for those of FiLM, which start at 0."""
+    films = {id(film.linear) for film in part.modules() if isinstance(film, FiLM)}
+    return [layer for layer in part.modules() if isinstance(layer, DENSE) and id(layer) not in films]
 
 
 def glorot(part: nn.Module) -> None:
     """Initialises the dense layers and convolutions of `part` as Glorot & Bengio do; FiLM stays the identity."""
-    films = {id(film.linear) for film in part.modules() if isinstance(film, FiLM)}
-    for layer in part.modules():
-        if isinstance(layer, DENSE) and id(layer) not in films:
-            nn.init.xavier_uniform_(layer.weight)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+    for layer in dense(part):
+        nn.init.xavier_uniform_(layer.weight)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)

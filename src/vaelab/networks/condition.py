@@ -75,10 +75,20 @@ class LabelCondition(Condition):
         if context is None or context.ndim != 1 or context.is_floating_point():
             found = "none is given" if context is None else f"it is {context.dtype} of shape {tuple(context.shape)}"
             raise ValueError(f"this model is conditional on labels (B,), whole numbers, but {found}: give context=y")
-        context = context.to(self.like.device)
+        # Not on an accelerator while training, which would wait for it at every step: a run checks its labels before.
+        if context.device.type == "cpu" or not self.training:
+            self._check_range(context)
+        context = context.to(self.like.device, torch.int64)
         if self.embedding is not None:
             return self.embedding(context)
         return one_hot(context, self.num_classes).to(self.like.dtype)
+
+    def _check_range(self, labels: Tensor) -> None:
+        if labels.numel() and (labels.min() < 0 or labels.max() >= self.num_classes):
+            raise ValueError(
+                f"labels must lie between 0 and {self.num_classes - 1} for this model, but reach from {labels.min()} "
+                f"to {labels.max()}; images whose label is not told (-1) need model=m2, or data.labels=null to keep it"
+            )
 
     def draw(self, num_samples: int, device: torch.device) -> Tensor:
         """Draws labels (num_samples,), all classes with one probability."""

@@ -89,7 +89,9 @@ class Perceptual(Objective):
                 f"SSIM compares windows of 11x11 pixels and needs images of at least {SMALLEST_SIDE}x{SMALLEST_SIDE}, "
                 f"but these are {a.shape[2]}x{a.shape[3]}; use objective=elbo"
             )
-        similarity = structural_similarity_index_measure(a, b, data_range=1.0, reduction="none")
+        # Variances are differences of means of squares, of which half precision leaves nothing.
+        with torch.autocast(a.device.type, enabled=False):
+            similarity = structural_similarity_index_measure(a, b, data_range=1.0, reduction="none")
         assert isinstance(similarity, Tensor)
         return a[0].numel() * (1 - similarity.reshape(-1)) / 2
 
