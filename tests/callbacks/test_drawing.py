@@ -47,3 +47,18 @@ def test_bars_scatter_and_bytes():
     assert bars.shape[0] == 3
     assert 0 <= float(bars.min()) < float(bars.max()) <= 1
     assert as_uint8(torch.tensor([[[0.0, 1.0, 2.0]]] * 3)).tolist() == [[[0] * 3, [255] * 3, [255] * 3]]
+
+
+def test_the_scatter_takes_labels_and_attributes():
+    class Means:
+        def encode(self, x, context):
+            self.mean = x.flatten(1)
+            return self
+
+    x = torch.randn(5, 1, 1, 2)
+    one = drawing.latent_scatter(Means(), x, torch.arange(5))
+    for attributes in (1, 2, 4):
+        y = torch.randn(5, attributes)
+        two = drawing.latent_scatter(Means(), x, y)
+        assert two.shape == one.shape
+        assert torch.equal(two, drawing.latent_scatter(Means(), x, y[:, :1]))

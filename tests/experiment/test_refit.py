@@ -1,12 +1,23 @@
 """A new prior for a finished run."""
 
 import json
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from vaelab import load
+from vaelab.data import ImageDataModule
+from vaelab.data.sources import Digits
 from vaelab.errors import UserError
+from vaelab.experiment.refit import start_from
+from vaelab.likelihoods import BernoulliLikelihood
+from vaelab.models import build_m2
+from vaelab.networks import LabelCondition, MLPDecoder, MLPEncoder
+from vaelab.priors import FullGaussianPrior, GaussianMixturePrior
+from vaelab.samplers import GaussianSampler
 
 QUICK = ("logger=none", "trainer.max_epochs=3")
 
@@ -70,3 +81,28 @@ def test_what_makes_no_sense_is_said(train, refit, tmp_path):
         refit("c", "model/prior=standard_normal")
     with pytest.raises(UserError, match="is no run directory"):
         train("d", f"refit={tmp_path / 'nowhere'}", "model/prior=flow", base=())
+
+
+def test_the_prior_is_found_wherever_it_lies_in_a_model(tmp_path):
+    data = ImageDataModule(source=Digits(), val_size=200, test_size=400, labels=100)
+    data.setup()
+
+    def m2(prior):
+        return build_m2(
+            x_shape=(1, 8, 8),
+            latent_dim=3,
+            encoder=partial(MLPEncoder, hidden=[4]),
+            sampler=GaussianSampler,
+            prior=prior,
+            decoder=partial(MLPDecoder, hidden=[4]),
+            likelihood=BernoulliLikelihood(),
+            condition=LabelCondition(num_classes=10),
+        )
+
+    old, new = m2(FullGaussianPrior), m2(partial(GaussianMixturePrior, components=2))
+    weights = {f"model.{name}": value for name, value in old.state_dict().items()}
+    torch.save({"vaelab": {}, "state_dict": weights}, tmp_path / "best.ckpt")
+    start_from(tmp_path / "best.ckpt", SimpleNamespace(model=new, data=data), OmegaConf.create())
+    kept = {name: value for name, value in new.state_dict().items() if not name.startswith("vae.prior.")}
+    assert len(kept) < len(new.state_dict())
+    assert all(torch.equal(value, old.state_dict()[name]) for name, value in kept.items())

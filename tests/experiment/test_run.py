@@ -132,6 +132,8 @@ def test_bits_per_dimension_are_reported_where_the_likelihood_is_a_probability(t
     assert binary["test/bits_per_dim"] == pytest.approx(-binary["test/elbo"] / (64 * math.log(2)))
     grey = json.loads((train("grey", "trainer.max_epochs=1") / "metrics.json").read_text())
     assert "test/bits_per_dim" not in grey
+    code = train("code", "method=ae", "data.binarize=static", "trainer.max_epochs=1")  # no bound, and so no code length
+    assert "test/bits_per_dim" not in json.loads((code / "metrics.json").read_text())
     levels = train("levels", "model/likelihood=categorical", "trainer.max_epochs=2")
     figures = json.loads((levels / "metrics.json").read_text())
     assert figures["test/bits_per_dim"] < math.log2(17)  # better than a guess among the 17 grey levels

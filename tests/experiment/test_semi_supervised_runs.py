@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from vaelab import load
-from vaelab.data import ImageDataModule
+from vaelab.callbacks import LatentProbe
+from vaelab.callbacks.probe import _labelled
+from vaelab.data import ImageDataModule, Images
 from vaelab.data.sources import Digits
 from vaelab.errors import UserError
 from vaelab.experiment.latents import LatentDataModule
+from vaelab.experiment.refit import keep_all_but_prior
+from vaelab.likelihoods import BernoulliLikelihood
 from vaelab.metrics import probe_accuracy
+from vaelab.models import build_vae
+from vaelab.networks import MLPDecoder, MLPEncoder
+from vaelab.priors import GaussianMixturePrior
+from vaelab.samplers import GaussianSampler
 
 QUICK = ("logger=none", "trainer.max_epochs=1")
 
@@ -96,3 +106,31 @@ def test_m2_resumes_exactly(train, resume, tmp_path: Path) -> None:
 def test_a_model_that_needs_labels_to_encode_is_not_probed(train) -> None:
     with pytest.raises(UserError, match=r"callbacks\.probe encodes images without their labels"):
         train("cvae", "method=m1", "model/condition=labels", "data.labels=null", *QUICK)
+
+
+def test_the_probe_sees_all_classes_of_images_that_lie_class_by_class() -> None:
+    y = torch.tensor([-1, 0, 1, 2]).repeat_interleave(50)
+    images = Images(x=torch.zeros(200, 1, 1, 1), y=y)
+    assert _labelled(images, 40).y.unique().tolist() == [0, 1, 2]
+    assert len(_labelled(images, 40)) == 40
+    assert torch.equal(_labelled(images, 150).y, y[50:])
+
+
+def test_the_probe_leaves_every_part_in_the_mode_it_had() -> None:
+    model = build_vae(
+        x_shape=(1, 8, 8),
+        latent_dim=2,
+        encoder=partial(MLPEncoder, hidden=[4], norm="batch"),
+        sampler=GaussianSampler,
+        prior=GaussianMixturePrior,
+        decoder=partial(MLPDecoder, hidden=[4]),
+        likelihood=BernoulliLikelihood(),
+    )
+    keep_all_but_prior(model)  # a refit: everything else stays in evaluation mode
+    module = torch.nn.Module()
+    module.model = model
+    before = [m.training for m in module.modules()]
+    LatentProbe().on_fit_start(SimpleNamespace(datamodule=digits()), module)
+    assert [m.training for m in module.modules()] == before
+    assert True in before
+    assert False in before

@@ -43,6 +43,10 @@ MISTAKES = {
     "lr_schedule=cosine lr_schedule.warmup_epochs=99": "must be below epochs",
     "network=conv_pool model.encoder.channels=[2,2,2,2]": "too small for 4 stages",
     "network=conv model.latent_map=true model.decoder.channels=[4]": "same stages",
+    "model=hierarchical network=conv": "network=conv would change nothing; leave it out",
+    "model=hierarchical +model.encoder.hidden=[4]": "model.encoder must be null",
+    "method=cvae data.labels=10": "labels must lie between 0 and 9 for this model, but reach from -1 to 9",
+    "method=cvae model.condition.num_classes=5": "raise model.condition.num_classes",
     "trainer.precision=bf16-mixed trainer.gradient_clip_val=1": "add optimizer.fused=false",
 }
 

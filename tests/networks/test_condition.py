@@ -101,6 +101,34 @@ def test_every_example_is_given_its_own_context_for_every_draw():
         torch.testing.assert_close(terms.log_px[k], log_px)
 
 
+@pytest.mark.parametrize("embedding_dim", [None, 4])
+def test_labels_of_any_integer_type_are_the_same(embedding_dim):
+    condition = LabelCondition(num_classes=3, embedding_dim=embedding_dim)
+    y = torch.tensor([2, 0])
+    for dtype in (torch.uint8, torch.int32):
+        assert torch.equal(condition(y.to(dtype)), condition(y))
+
+
+def test_spectral_norm_leaves_film_alone_which_starts_at_zero():
+    encoder, decoder = PAIRS["mlp"]
+    model = build_vae(
+        x_shape=(1, 8, 8),
+        latent_dim=2,
+        encoder=encoder,
+        sampler=GaussianSampler,
+        prior=StandardNormalPrior,
+        decoder=decoder,
+        likelihood=BernoulliLikelihood(),
+        condition=LabelCondition(num_classes=3, how="film"),
+        spectral_norm=True,
+    )
+    assert model.decode(torch.randn(2, 2), torch.tensor([0, 1])).isfinite().all()
+    norms = [
+        torch.linalg.matrix_norm(m.weight, 2).item() for m in model.decoder.modules() if hasattr(m, "parametrizations")
+    ]
+    assert norms == pytest.approx([1.0, 1.0], rel=0.1)
+
+
 def test_film_by_hand():
     film = FiLM(2, 3)
     with torch.no_grad():
@@ -143,6 +171,10 @@ def test_what_is_missing_or_wrong_is_said():
         model(x)
     with pytest.raises(ValueError, match="conditional on labels"):
         model.encode(x, torch.rand(2))
+    for label in (-1, 3):
+        for make in (CONDITIONS["one-hot"], CONDITIONS["embedding"]):
+            with pytest.raises(ValueError, match=rf"between 0 and 2 for this model, but reach from .*{label}"):
+                make()(torch.tensor([label, 1]))
     attributes = vae("mlp", AttributeCondition(num_attributes=2))
     with pytest.raises(ValueError, match=r"attributes \(B, 2\), but they are of shape \(2, 3\)"):
         attributes(x, torch.rand(2, 3))

@@ -132,6 +132,16 @@ def test_evaluation_needs_no_graph_and_reports_both_players(make):
         assert math.isfinite(logs["discriminator_loss"])
 
 
+@every
+def test_weights_of_half_precision_give_logs_in_single_precision(make):
+    model, objective = a_model().bfloat16(), make().bfloat16()
+    terms = model(torch.rand(6, 1, 2, 3).bfloat16(), num_samples=objective.num_samples)
+    loss, logs = objective(terms, 0)
+    loss.backward()
+    assert all(p.grad is not None for p in objective.discriminator.parameters())
+    assert logs["discriminator_loss"].dtype == loss.dtype == torch.float32
+
+
 def test_a_frozen_network_passes_the_gradient_on():
     network = on_latents()
     x = torch.randn(5, 2, requires_grad=True)

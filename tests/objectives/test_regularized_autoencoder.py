@@ -117,6 +117,13 @@ def test_ssim_of_equal_images_is_no_loss_and_of_others_as_the_paper_has_it():
         objective.compare(x[..., :4, :4], x[..., :4, :4])
 
 
+def test_ssim_is_the_same_in_mixed_precision():
+    x = 0.9 + 0.02 * torch.rand(3, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    expected = Perceptual(similarity="ssim").compare(x, x.flip(3))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(Perceptual(similarity="ssim").compare(x, x.flip(3)), expected)
+
+
 def test_features_see_equal_images_as_equal_and_train_the_decoder_only():
     objective = Perceptual(similarity="vgg19", pretrained=False, weight=10.0)
     x = torch.rand(2, 1, 8, 8)

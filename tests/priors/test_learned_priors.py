@@ -147,6 +147,18 @@ def test_vamp_teaches_the_encoder_and_its_pseudo_inputs_and_owns_only_these() ->
         assert parameter.grad.abs().sum() > 0, name
 
 
+def test_pseudo_inputs_are_encoded_in_training_as_at_evaluation_and_leave_no_trace() -> None:
+    model = gaussian_model()
+    model.encoder.extend([nn.BatchNorm1d(5), nn.Dropout(0.5)]).double()
+    model.train().posterior(torch.rand(50, *X_SHAPE).double())
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    z = torch.randn(4, 3, dtype=torch.float64)
+    training = model.prior().log_prob(z)
+    assert all(module.training for module in model.modules())
+    torch.testing.assert_close(training, model.eval().prior().log_prob(z))
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+
+
 def test_pseudo_inputs_stay_in_the_range_of_the_data() -> None:
     prior = VampPrior(latent_shape=(3,), components=4, low=-1, high=3)
     prior.attach(lambda x: Independent(Normal(x.flatten(1)[:, :3], 1.0), 1), X_SHAPE)

@@ -106,6 +106,14 @@ def test_draws_are_those_of_the_density() -> None:
     torch.testing.assert_close(u.mean(0), torch.zeros(6).double(), rtol=0, atol=0.05)
 
 
+def test_weights_of_half_precision_score_numbers_of_single_precision() -> None:
+    prior = gaussian((1, 2, 3))
+    z = prior().sample((4,)).float()
+    log_prob = prior.bfloat16()().log_prob(z)
+    assert log_prob.dtype == torch.float32
+    torch.testing.assert_close(log_prob, prior.float()().log_prob(z), rtol=0.02, atol=0.02)
+
+
 # ---- codes
 
 

@@ -149,6 +149,18 @@ def test_a_stored_codebook_goes_on_exactly(update: str) -> None:
     assert (made.vectors - stored["vectors"]).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+def test_no_code_is_revived_if_none_shall_be_however_short_the_memory(decay: float) -> None:
+    torch.manual_seed(0)
+    made = LearnedCodebook(num_codes=3, code_dim=2, update="gradient", decay=decay, revive_below=0)
+    made(torch.randn(20, 2))
+    placed = made.vectors.detach().clone()
+    for _ in range(200):
+        made(placed[:1])
+    assert made.usage[1:].sum() == 0
+    assert torch.equal(made.vectors, placed)
+
+
 class Ranks:
     """Two threads that stand for two processes."""
 

@@ -83,6 +83,16 @@ def test_gradients_are_clipped_for_each_player_by_itself(algorithm):
         assert torch.equal(p.grad, unclipped)
 
 
+@pytest.mark.parametrize("limit", [None, 0, 0.0])
+def test_a_limit_of_zero_clips_nothing(limit):
+    module = a_module()
+    optimizer = module.configure_optimizers()
+    for parameter in module.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    module.configure_gradient_clipping(optimizer, limit)
+    assert all((p.grad == 1).all() for p in module.parameters())
+
+
 def test_options_that_the_optimizer_does_not_have_are_refused_at_once():
     with pytest.raises(ValueError, match=r"discriminator_optimizer must hold options .* 'betas'"):
         a_module(partial(torch.optim.SGD, lr=0.1), betas=[0.5, 0.9])

@@ -84,7 +84,7 @@ class LatentProbe(L.Callback):
 
 
 def _labelled(images: Images, number: int) -> Images:
-    """Returns the images that have a label; of more than `number`, so many at random, as they may lie class by class."""
+    """Returns the images that have a label, or `number` of them at random, as they may lie class by class."""
     (index,) = (images.y >= 0).nonzero(as_tuple=True)
     chosen = torch.randperm(len(index), generator=torch.Generator().manual_seed(0))[:number]
     return images.subset(index[chosen.sort().values])

@@ -1,7 +1,8 @@
-"""Few labels: which training images keep theirs, and in which order they come back."""
+"""Which training images there are by class, which keep their label, and in which order the labelled come back."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -45,6 +46,41 @@ def keep_labels(images: Images, number: int, *, seed: int) -> Images:
     labels = torch.full_like(images.y, UNLABELLED)
     labels[kept] = images.y[kept]
     return replace(images, y=labels)
+
+
+def chosen_classes(images: Images, only: Sequence[int] | None, without: Sequence[int] | None) -> list[int] | None:
+    """Returns the classes of `images` that are in `only`, or are not in `without`; None if both are None.
+
+    Raises:
+        ValueError: if both are given, there are attributes in the place of labels, for a class that does not exist, or
+            if no class is left.
+    """
+    if only is None and without is None:
+        return None
+    if only is not None and without is not None:
+        raise ValueError("data.only_classes and data.without_classes exclude each other; leave one of them null")
+    name, listed = ("only_classes", list(only)) if only is not None else ("without_classes", list(without or ()))
+    if images.num_attributes:
+        raise ValueError(f"data.{name} chooses among class labels, but these images have attributes; leave it null")
+    classes = images.y.unique().tolist()
+    if not listed or any(label not in classes for label in listed):
+        raise ValueError(f"data.{name} must list some of the classes {classes}, but is {listed}")
+    kept = [label for label in classes if (label in listed) == (only is not None)]
+    if not kept:
+        raise ValueError(f"data.{name} leaves out all of the classes {classes}; keep one of them")
+    return kept
+
+
+def keep_classes(images: Images, classes: Sequence[int]) -> Images:
+    """Returns the images whose label is one of `classes`.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    kept = torch.isin(images.y, torch.tensor(list(classes)))
+    if not kept.any():
+        raise ValueError(f"a split holds no image of the classes {list(classes)}; raise data.val_size")
+    return images.subset(kept.nonzero().squeeze(1))
 
 
 def recurring(index: Tensor, length: int, generator: torch.Generator) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from vaelab.checks import one_of, positive_int
 from vaelab.data.batches import Batches
 from vaelab.data.images import BINARIZATIONS, SUPPORTS, Images, split
-from vaelab.data.labels import keep_labels
+from vaelab.data.labels import chosen_classes, keep_classes, keep_labels
 from vaelab.data.sources import Source
 
 
@@ -35,6 +35,8 @@ class ImageDataModule(L.LightningDataModule):
         labels: how many training images keep their label, as many of every class, chosen by `split_seed`; the label of
             all others is -1. None keeps all labels; validation and test always do.
         labelled_per_batch: labelled images per device that are added to every training batch; None adds none.
+        only_classes: the classes of the training and validation images; None for all. The test set keeps all classes.
+        without_classes: classes that are left out of the training and validation images; None for none.
         split_seed: of the validation split, of static binarisation and of the labels that are kept.
         seed: of the order of the training batches.
         device: where the whole set is kept: auto (with the model) or cpu (for sets larger than an accelerator's memory;
@@ -60,6 +62,8 @@ class ImageDataModule(L.LightningDataModule):
         std: Sequence[float] | None = None,
         labels: int | None = None,
         labelled_per_batch: int | None = None,
+        only_classes: Sequence[int] | None = None,
+        without_classes: Sequence[int] | None = None,
         split_seed: int = 0,
         seed: int = 0,
         device: str = "auto",
@@ -76,6 +80,7 @@ class ImageDataModule(L.LightningDataModule):
         self.labelled_per_batch = 0
         if labelled_per_batch is not None:
             self.labelled_per_batch = positive_int("data.labelled_per_batch", labelled_per_batch)
+        self.only_classes, self.without_classes = only_classes, without_classes
         self.split_seed, self.seed = seed_number("data.split_seed", split_seed), seed_number("data.seed", seed)
         self.keep_on = one_of("data.device", device, ("auto", "cpu"))
         self.splits: dict[str, Images] = {}
@@ -105,10 +110,13 @@ class ImageDataModule(L.LightningDataModule):
                 f"{self.source.origin}: training images are {describe(train)}, but test images {describe(test)}; "
                 "make them alike"
             )
+        classes = chosen_classes(train, self.only_classes, self.without_classes)
         train, val = split(
             train, split_size("data.val_size", self.val_size, train, self.source.origin), seed=self.split_seed
         )
         splits = {"train": train, "val": val, "test": test}
+        if classes is not None:
+            splits |= {name: keep_classes(splits[name], classes) for name in ("train", "val")}
         for i, (name, images) in enumerate(splits.items()):
             if self.binarize == "dynamic" and name == "train":
                 images.check_binarizable(self.binarize)  # the batches draw them

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from omegaconf import DictConfig
@@ -58,6 +59,7 @@ def run(cfg: DictConfig, *, directory: Path, overrides: Sequence[str]) -> float:
         )
     elif cfg.refit is not None:
         cfg = refitted(cfg, overrides)
+    check_networks(cfg, overrides)
     parts = assemble(cfg, directory, interactive=sys.stderr.isatty())
     if checkpoint is not None:
         check_resumable(parts, checkpoint, directory)
@@ -124,6 +126,17 @@ def finish(cfg: DictConfig, parts: Parts, directory: Path) -> float:
     write_json(directory / "metrics.json", metrics)
     print_summary(metrics, directory, pictures, is_bound=module.is_bound, grey=parts.data.support in ("levels", "unit"))
     return figures.get("val/elbo", math.nan)
+
+
+def check_networks(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    """Raises a UserError if networks are chosen for a model that has its own, where they would change nothing."""
+    if cfg.model.get("encoder", "") is not None:
+        return
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        if override.key_or_group in ("network", "model/encoder", "model/decoder"):
+            raise UserError(
+                f"this model has networks of its own, and {override.input_line} would change nothing; leave it out"
+            )
 
 
 def check_resumable(parts: Parts, checkpoint: Path, directory: Path) -> None:

@@ -171,6 +171,11 @@ class HierarchicalVAE(Model):
     ) -> None:
         data_channels, height, width = image_shape("x_shape", x_shape)
         check_blocks(blocks, (height, width))
+        for name, network in (("encoder", encoder), ("decoder", decoder)):
+            if network is not None:
+                raise ValueError(
+                    f"{name} must be null, because this model has networks of its own; choose blocks and channels"
+                )
         sizes = [(height >> i, width >> i) for i in range(len(blocks))]
         positive_int("channels", channels), positive_int("latent_channels", latent_channels)
         super().__init__(

@@ -87,7 +87,8 @@ class LabelCondition(Condition):
         if labels.numel() and (labels.min() < 0 or labels.max() >= self.num_classes):
             raise ValueError(
                 f"labels must lie between 0 and {self.num_classes - 1} for this model, but reach from {labels.min()} "
-                f"to {labels.max()}; images whose label is not told (-1) need model=m2, or data.labels=null to keep it"
+                f"to {labels.max()}; raise model.condition.num_classes or, where labels are not told (-1), choose "
+                "data.labels=null or model=m2"
             )
 
     def draw(self, num_samples: int, device: torch.device) -> Tensor:

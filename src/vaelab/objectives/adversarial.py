@@ -48,7 +48,10 @@ class Adversarial(Objective):
         L_D = -(E_real[log D] + E_fake[log(1 - D)]) / 2, in nats: log 2 = 0.69 for one that cannot tell them apart.
         `discriminator_accuracy` is the share that it does, the mean over the two kinds.
         """
-        real, fake = (self.discriminator(examples.detach()) for examples in self.real_and_fake(terms))
+        real, fake = (
+            self.discriminator(as_weights(self.discriminator, examples.detach()))
+            for examples in self.real_and_fake(terms)
+        )
         loss = (softplus(-real).mean() + softplus(fake).mean()) / 2
         accuracy = ((real > 0).float().mean() + (fake <= 0).float().mean()) / 2
         return loss, {"discriminator_loss": loss.detach(), "discriminator_accuracy": accuracy}
@@ -60,7 +63,13 @@ class Adversarial(Objective):
 
 def frozen(network: nn.Module, x: Tensor) -> Tensor:
     """Returns network(x) with a gradient to x, but none to the network's parameters."""
-    return functional_call(network, {name: p.detach() for name, p in network.named_parameters()}, (x,))
+    weights = {name: p.detach() for name, p in network.named_parameters()}
+    return functional_call(network, weights, (as_weights(network, x),))
+
+
+def as_weights(network: nn.Module, x: Tensor) -> Tensor:
+    """Returns x in the floating-point type of the network's parameters, which may have half the precision."""
+    return x.to(next(network.parameters()).dtype)
 
 
 def fooling(logits: Tensor) -> Tensor:

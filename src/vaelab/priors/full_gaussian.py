@@ -49,7 +49,7 @@ class FullGaussianPrior(Prior):
     @torch.no_grad()
     def initialize(self, z: Tensor) -> None:
         """Takes the mean and the covariance of the codes."""
-        flat = z.flatten(1).double()
+        flat = z.flatten(1).cpu().double()  # not every device has float64
         size = flat.shape[1]
         if len(flat) <= size:
             raise ValueError(f"the covariance of {size} dimensions needs more than {size} codes, not {len(flat)}")

@@ -55,7 +55,7 @@ class GaussianMixturePrior(Prior):
                 f"{count} components cannot be fitted to {len(z)} codes; model.prior.components is too many"
             )
         fit = GaussianMixture(count, covariance_type="diag", reg_covar=1e-6, random_state=0).fit(
-            z.flatten(1).double().cpu().numpy()
+            z.flatten(1).cpu().double().numpy()
         )
         self.logits.copy_(torch.from_numpy(fit.weights_).log())
         self.means.copy_(torch.from_numpy(fit.means_).reshape(self.means.shape))

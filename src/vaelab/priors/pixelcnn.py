@@ -95,7 +95,8 @@ class GaussianMap(nn.Module):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Returns log p(z) in nats, (N,), for z (N, D, h, w)."""
-        return self._normal(self.network(value)).log_prob(value).flatten(1).sum(1)
+        seen = value.to(next(self.network.parameters()).dtype)  # which may have half the precision
+        return self._normal(self.network(seen)).log_prob(value).flatten(1).sum(1)
 
     def draw(self, count: int) -> Tensor:
         """Draws z, (count, D, h, w)."""

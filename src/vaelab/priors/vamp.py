@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,9 @@ class VampPrior(Prior):
     range of the data, and the encoder sees them as it sees data. Deviation from the paper: the sigmoid instead of a
     clipped linear map, which has no gradient where it clips. The KL of a posterior is estimated by
     log q(z|x) - log p(z) of the draws. Fits every sampler but those with a codebook.
+
+    Pseudo-inputs are encoded as at evaluation, in training too: without dropout, and batch-normalised by the running
+    statistics of the data, of which they are no part.
 
     Args:
         latent_shape: (D,) or (D, h, w).
@@ -71,5 +75,19 @@ class VampPrior(Prior):
         """
         if self._posterior is None:
             raise ValueError("a VampPrior is made of its model's posteriors; call attach(posterior, x_shape) first")
-        posteriors = self._posterior(self.pseudo_inputs)
+        with evaluating(getattr(self._posterior, "__self__", None)):
+            posteriors = self._posterior(self.pseudo_inputs)
         return Mixture(at_least_float32(self.pseudo_logits.new_zeros(self.components)), posteriors)
+
+
+@contextmanager
+def evaluating(model: object) -> Iterator[None]:
+    """Holds all modules of a model in evaluation mode inside the block; does nothing for what is no model."""
+    training = [m for m in model.modules() if m.training] if isinstance(model, nn.Module) else []
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -100,6 +100,8 @@ class LearnedCodebook(nn.Module):
             chosen = chosen.contiguous()
             distributed.broadcast(chosen, 0)
         dead = self.usage <= self.revive_below / count
+        if self.revive_below == 0:  # at the start only: of a short memory, p_k is soon 0
+            dead = dead & (self.usage == 0).all()
         self.vectors.copy_(torch.where(dead.unsqueeze(1), chosen, self.vectors))
         if self.update == "ema":
             self.sums.copy_(torch.where(dead.unsqueeze(1), chosen / count, self.sums))

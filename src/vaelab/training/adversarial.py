@@ -60,7 +60,7 @@ class AdversarialModule(VAEModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clips the gradients of every player by itself: the size of one says nothing about the other."""
-        if gradient_clip_val is None:
+        if gradient_clip_val is None or gradient_clip_val <= 0:  # as for Lightning, 0 is no clipping
             return
         clip = clip_grad_value_ if gradient_clip_algorithm == "value" else clip_grad_norm_
         for group in optimizer.param_groups:
