@@ -21,6 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 BINARY = ("data.binarize=dynamic",)
+SMALL_CONV = ("model.encoder.channels=[16,32]", "model.decoder.channels=[16,32]")
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,11 @@ ROWS = (
         "iwae", 8, ("method=iwae", "objective.num_samples=50", *BINARY), figure="test/iwae", note="K = 50, also at test"
     ),
     Row("ladder_vae", 30, ("method=ladder_vae", *BINARY)),
-    Row("vq_pixelcnn", 10, ("method=vq_pixelcnn", *BINARY)),
-    Row("pixel_vae", 5, ("method=pixel_vae", *BINARY)),
-    Row("vae_gan", 10, ("method=vae_gan",), figure="test/reconstruction", note="grey images, optimises similarity"),
+    Row(
+        "vq_pixelcnn", 10, ("method=vq_pixelcnn", "model.sampler.num_codes=128", *SMALL_CONV, *BINARY), note="128 codes"
+    ),
+    Row("pixel_vae", 4, ("method=pixel_vae", "model.decoder.inner.channels=[16,32]", *BINARY)),
+    Row("vae_gan", 5, ("method=vae_gan", *SMALL_CONV), figure="test/reconstruction", note="grey, judged by features"),
     Row("m2", 30, ("method=m2", "data.labels=100", *BINARY), figure="test/accuracy", note="100 labels"),
 )
 

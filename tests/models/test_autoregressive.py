@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from vaelab.callbacks.drawing import DRAWING_SEED
 from vaelab.likelihoods import (
     BernoulliLikelihood,
     CategoricalLikelihood,
@@ -14,7 +15,9 @@ from vaelab.likelihoods import (
     Likelihood,
 )
 from vaelab.models import VAE, build_vae
+from vaelab.models.autoregressive import MEAN_SEED
 from vaelab.networks import Condition, ConvDecoder, ConvEncoder, LabelCondition, PixelCNNDecoder
+from vaelab.numerics import seeded
 from vaelab.objectives import ELBO, IWAE
 from vaelab.priors import StandardNormalPrior
 from vaelab.samplers import GaussianSampler
@@ -132,6 +135,15 @@ def test_the_mean_is_repeatable_and_averages_to_that_of_the_draws() -> None:
     x = model.p_x(z).sample()
     torch.testing.assert_close(mean.mean(0), x.mean(0), rtol=0, atol=5 * 0.5 * (2 / 3000) ** 0.5)
     assert mean.var(0).sum() < 0.9 * x.var(0).sum()  # the noise of a pixel's own draw is gone
+
+
+def test_the_noise_of_a_picture_is_not_that_of_its_latents() -> None:
+    """One seed for both would make every pixel's uniform noise the one that a latent was made of."""
+    with seeded(DRAWING_SEED, torch.device("cpu")):
+        z = torch.randn(4096)
+    with seeded(MEAN_SEED, torch.device("cpu")):
+        noise = torch.rand(4096)
+    assert abs(torch.corrcoef(torch.stack([z.square(), noise]))[0, 1]) < 5 / 64
 
 
 def test_the_mean_passes_the_gradient_of_the_latents_on() -> None:

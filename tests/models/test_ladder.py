@@ -267,6 +267,14 @@ def test_decode_takes_the_means_of_the_groups_below() -> None:
 
 
 @BOTH
+def test_all_of_it_runs_in_half_precision(inference: str) -> None:
+    model, x = make(inference=inference).bfloat16(), images().bfloat16()
+    for found in (model.elbo(x), model.sample(5), model.decode(torch.randn(5, 2)), model.reconstruct(x)):
+        assert len(found) == 5
+        assert found.isfinite().all()
+
+
+@BOTH
 def test_reconstruction_takes_the_posterior_means_of_all_groups(inference: str) -> None:
     model, x = echo(inference), torch.rand(5, 1, 1, 2)
     hat = model.heads[0](model.encoder(x))

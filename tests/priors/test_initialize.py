@@ -67,3 +67,12 @@ def test_a_flow_starts_at_the_codes_mean_and_deviation_and_stays_a_density():
     u_log = flow.base.log_prob(x)
     expected = u_log - torch.linalg.slogdet(jacobian).logabsdet
     torch.testing.assert_close(flow.log_prob(flow._push(x.unsqueeze(0))[0])[0], expected)
+
+
+def test_codes_without_spread_still_leave_a_density():
+    constant = torch.ones(50, 3)
+    prior = FullGaussianPrior(latent_shape=(3,))
+    prior.initialize(constant)
+    assert prior().log_prob(constant).isfinite().all()
+    with pytest.raises(ValueError, match="at least 2"):
+        FlowPrior(latent_shape=(3,)).initialize(constant[:1])

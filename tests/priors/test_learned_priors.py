@@ -10,7 +10,14 @@ from torch.distributions import Distribution, Independent, Normal, kl_divergence
 
 from vaelab.models import Latent
 from vaelab.priors import BernoulliPrior, CategoricalPrior, FlowPrior, GaussianMixturePrior, Prior, VampPrior
-from vaelab.samplers import CategoricalSampler, GaussianSampler, IAFSampler, PlanarFlowSampler, VonMisesFisherSampler
+from vaelab.samplers import (
+    CategoricalSampler,
+    DeterministicSampler,
+    GaussianSampler,
+    IAFSampler,
+    PlanarFlowSampler,
+    VonMisesFisherSampler,
+)
 from vaelab.samplers.base import Sampler
 
 X_SHAPE = (1, 4, 4)
@@ -157,6 +164,15 @@ def test_pseudo_inputs_are_encoded_in_training_as_at_evaluation_and_leave_no_tra
     assert all(module.training for module in model.modules())
     torch.testing.assert_close(training, model.eval().prior().log_prob(z))
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+
+
+def test_a_deterministic_code_has_no_posteriors_to_be_fitted_to() -> None:
+    z = torch.randn(4, 3, dtype=torch.float64)
+    gaussian_model().prior.initialize(z)
+    prior = VampPrior(latent_shape=(3,), components=2)
+    model = Model(prior, DeterministicSampler(in_shape=(5,), latent_shape=(3,))).double()
+    with torch.no_grad(), pytest.raises(ValueError, match="a deterministic code has none; choose"):
+        model.prior.initialize(z)
 
 
 def test_pseudo_inputs_stay_in_the_range_of_the_data() -> None:

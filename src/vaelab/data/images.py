@@ -61,6 +61,11 @@ class Images:
         """The number of attributes A of an image; 0 if there are labels instead."""
         return self.y.shape[1] if self.y.is_floating_point() else 0
 
+    @property
+    def factors(self) -> dict[str, Tensor]:
+        """The factors that every image was made from, by name: whole numbers from 0, each (N,); empty if not known."""
+        return {}
+
     def batch(self, index: Tensor | slice, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
         """Returns images (B, C, H, W) as float32 in their own range, and labels (B,).
 

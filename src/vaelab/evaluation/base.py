@@ -70,13 +70,24 @@ class Subject:
     seed: int = 0
     progress: Callable[..., Iterator[Any]] = quietly
 
-    def images(self, split: str | None = None, limit: int | None = None) -> tuple[Tensor, Tensor]:
-        """Returns images (N, C, H, W) in their own range and labels (N,) of a split, at most `limit` of them."""
+    def chosen(self, split: str | None = None, limit: int | None = None) -> Images:
+        """Returns a split, or a fixed random choice of at most `limit` of its images, in their order."""
         images = self.splits[split or self.split]
         number = min(len(images), limit or self.limit or len(images))
         # A fixed choice of them: files are often sorted by label.
         index = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:number].sort().values
-        return images.batch(index if number < len(images) else slice(None))
+        return images.subset(index) if number < len(images) else images
+
+    def images(self, split: str | None = None, limit: int | None = None) -> tuple[Tensor, Tensor]:
+        """Returns images (N, C, H, W) in their own range and labels (N,) of a split, at most `limit` of them."""
+        return self.chosen(split, limit).batch(slice(None))
+
+    def read(self, images: Images, size: int, description: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields batches of `size` images and labels as `batches` does, but reads only one at a time."""
+        starts = range(0, len(images), size)
+        for start in self.progress(starts, description, len(starts)):
+            x, y = images.batch(slice(start, start + size))
+            yield x.to(self.model.device, self.model.dtype), y.to(self.model.device)
 
     def batches(self, x: Tensor, y: Tensor, size: int, description: str) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields batches of images and labels on the model's device, with a progress bar."""

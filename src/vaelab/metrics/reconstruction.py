@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -82,8 +80,6 @@ def ssim(x: Tensor, y: Tensor, *, data_range: float = 1.0) -> Tensor:
         for a, b in zip(x.cpu().double().numpy(), y.cpu().double().numpy(), strict=True)
     ]
     return torch.tensor(values, dtype=torch.float64)
-
-
 
 
 def _check_alike(x: Tensor, y: Tensor) -> None:

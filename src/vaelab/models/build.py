@@ -90,7 +90,7 @@ def build_vae(
     return model
 
 
-def dense(part: nn.Module) -> list[nn.Module]:
+def dense(part: nn.Module) -> list[nn.Linear | nn.Conv2d | nn.ConvTranspose2d]:
     """Returns the dense layers and convolutions of `part` but for those of FiLM, which start at 0."""
     films = {id(film.linear) for film in part.modules() if isinstance(film, FiLM)}
     return [layer for layer in part.modules() if isinstance(layer, DENSE) and id(layer) not in films]

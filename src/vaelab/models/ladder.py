@@ -179,7 +179,7 @@ class LadderVAE(Model):
         latents = self._infer(self.corruption(x), c, draw)
         z = latents[-1].z
         c = None if c is None else c.expand(num_samples, *c.shape).flatten(0, 1)
-        params = self._params(z.flatten(0, 1).to(self.dtype), c).unflatten(0, z.shape[:2])
+        params = self._params(z.flatten(0, 1), c).unflatten(0, z.shape[:2])
         return Terms(
             log_px=self.likelihood.log_prob(params, x),
             latents=tuple(latents),
@@ -278,6 +278,7 @@ class LadderVAE(Model):
         return self.encoder(x) if c is None else self.encoder(x, c)
 
     def _params(self, z: Tensor, c: Tensor | None) -> Tensor:
+        z = z.to(self.dtype)  # Gaussians are in float32 at least
         return self.decoder(z) if c is None else self.decoder(z, c)
 
 

@@ -68,5 +68,7 @@ class FlowPrior(Prior):
     @torch.no_grad()
     def initialize(self, z: Tensor) -> None:
         """Gives a the mean and the standard deviation of the codes."""
+        if len(z) < 2:
+            raise ValueError(f"the spread of codes needs at least 2 of them, not {len(z)}; use more training images")
         self.shift.copy_(z.flatten(1).mean(0))
         self.stretch.copy_(z.flatten(1).std(0).clamp(min=1e-3))

@@ -62,6 +62,15 @@ class VampPrior(Prior):
         if space == "a codebook":
             raise ValueError(f"VampPrior mixes posteriors that overlap, but those on {space} do not; choose {remedy}")
 
+    @torch.enable_grad()
+    def initialize(self, z: Tensor) -> None:
+        """Raises a ValueError if the posteriors are those of a deterministic code, which have no density to fit."""
+        if not self().log_prob(z[:1]).requires_grad:
+            raise ValueError(
+                "VampPrior mixes the densities of posteriors, but a deterministic code has none; choose "
+                "model/prior=gaussian_mixture"
+            )
+
     @property
     def pseudo_inputs(self) -> Tensor:
         """u, (C, *x_shape), in the range of the data."""
