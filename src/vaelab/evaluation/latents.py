@@ -28,7 +28,7 @@ ROWS = 500  # images encoded at once
 COLLAPSED = 0.1  # a group with no larger share of active units has collapsed
 REMEDY = (
     "free bits (objective=free_bits objective.free_nats=0.5), a slower warm-up (objective/schedule=linear "
-    "objective.schedule.epochs=50) or a smaller decoder (model/decoder=mlp model.decoder.hidden=[100]) keep more of them"
+    "objective.schedule.epochs=50) or a smaller decoder (model/decoder=mlp model.decoder.hidden=[100]) may keep more"
 )
 PARTS = ("mutual_information", "marginal_kl", "total_correlation", "dimension_wise_kl")
 
@@ -136,7 +136,9 @@ class Latents(Evaluation):
                 posteriors,
             )
         except (NotImplementedError, ValueError) as error:
-            why = f"the posterior has no density of draws that are not its own ({type(posteriors[0]).__name__}: {error})"
+            why = (
+                f"the posterior has no density of draws that are not its own ({type(posteriors[0]).__name__}: {error})"
+            )
             return [no_figure(name, why) for name in names]
         protocol = {"mixture": number, "draws": 1} | ({"group": "top"} if several else {})
         figures = []
@@ -149,8 +151,8 @@ class Latents(Evaluation):
             else:
                 saturated = part == "mutual_information" and values.mean() > 0.9 * math.log(number)
                 note = (
-                    f"the estimate cannot exceed log {number} = {math.log(number):.2f} nats, and the marginal KL takes "
-                    f"what it lacks; more images (latents.mixture={4 * number}) raise the limit"
+                    f"the estimate cannot exceed log {number} = {math.log(number):.2f} nats, and marginal KL and total "
+                    f"correlation take what it lacks; more images (latents.mixture={4 * number}) raise the limit"
                 )
                 figures.append(mean_figure(name, values, note=note if saturated else "", **protocol))
         return figures
@@ -248,7 +250,9 @@ def codes(subject: Subject, images: Images) -> Tensor:
         ValueError: for a model whose encoder is given more than the image.
     """
     try:
-        means = [subject.model.encode(x).mean.flatten(1).cpu() for x, _ in subject.read(images, ROWS, "posterior means")]
+        means = [
+            subject.model.encode(x).mean.flatten(1).cpu() for x, _ in subject.read(images, ROWS, "posterior means")
+        ]
     except ValueError as error:
         raise ValueError(f"the encoder is given more than the image, which z then need not hold ({error})") from error
     return torch.cat(means)
@@ -316,6 +320,8 @@ def draw_bars(path: Path, found: Sequence[Group]) -> None:
         error = group.kl_per_dim.double().std(0) / math.sqrt(len(group.kl_per_dim))
         axes.bar(range(len(mean)), mean[order].numpy(), yerr=error[order].numpy(), error_kw={"lw": 0.8})
         title = f"KL by dimension, {mean.sum():.2f} nats in all"
-        axes.set(xlabel="dimension, by rank", ylabel="KL (nats)", title=f"{group.name} {title}".replace("/", ":").strip())
+        axes.set(
+            xlabel="dimension, by rank", ylabel="KL (nats)", title=f"{group.name} {title}".replace("/", ":").strip()
+        )
     drawing.tight_layout()
     FigureCanvasAgg(drawing).print_png(str(path))

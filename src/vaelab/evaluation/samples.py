@@ -77,8 +77,10 @@ class Samples(Evaluation):
         """Returns `samples/...` and saves `samples_nearest.png`: samples above their nearest training images.
 
         Raises:
-            ValueError: if there are too few images.
+            ValueError: if there are too few images, or they are those of the training set.
         """
+        if subject.split == "train":
+            raise ValueError("samples are compared with images that were not trained on; choose split=test or split=val")
         test, test_y = subject.images(limit=min(self.images, subject.limit or self.images))
         train, train_y = subject.images("train", len(subject.splits["train"]))
         number = min(len(test), len(train))
@@ -88,16 +90,18 @@ class Samples(Evaluation):
                 f"k={self.k} and subsets={self.subsets} need at least {least} images, but there are {number}"
             )
         test, test_y = test[:number], test_y[:number]
-        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(subject.seed))
-        some = order[:number]
+        # The floor's images are none that the feature network learns from, unless there are too few to spare.
+        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
+        some, spare = order[-number:], len(train) - number
+        learned = order[: min(self.training_images, spare if spare >= number else len(train))]
         try:
             samples, how = self._drawn(subject, train_y[some])
         except (ValueError, NotImplementedError) as error:
             return [no_figure("samples", str(error))]
         with torch.enable_grad():
             network, key = feature_network(
-                train[order[: self.training_images]],
-                train_y[order[: self.training_images]],
+                train[learned],
+                train_y[learned],
                 steps=self.steps,
                 device=subject.model.device,
                 folder=subject.folder if self.cache is None else Path(self.cache),
@@ -109,7 +113,7 @@ class Samples(Evaluation):
         figures = [figure for end, (z, _) in read.items() for figure in self._distances(end, real, z, protocol)]
         scores = {end: logits for end, (_, logits) in read.items()}
         figures += self._classes(scores, real_logits, test_y, network, protocol)
-        return [*figures, *self._neighbours(subject, samples, test, train[order], {"x": how, **given(subject.model)})]
+        return [*figures, *self._neighbours(subject, samples, test, train, {"x": how, **given(subject.model)})]
 
     def _drawn(self, subject: Subject, labels: Tensor) -> tuple[Tensor, str]:
         """Returns as many samples as there are labels, those of training images, and what kind they are of."""

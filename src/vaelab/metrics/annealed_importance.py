@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, Independent, Normal
 
 from vaelab.checks import one_of, positive_int
 from vaelab.distributions.gaussian import diagonal_gaussian
@@ -112,7 +113,7 @@ def log_mean(log_weights: Tensor) -> Tensor:
     return log_weights.logsumexp(0) - math.log(len(log_weights))
 
 
-def annealed_weights_of_images(
+def annealed_weights(
     model: Model,
     x: Tensor,
     context: Tensor | None = None,
@@ -121,81 +122,101 @@ def annealed_weights_of_images(
     steps: int = 500,
     leapfrogs: int = 10,
     start: str = "posterior",
+    exact: Tensor | None = None,
     progress: Progress = iter,
 ) -> Tensor:
     """Returns log weights (M, B), float64, in nats, of annealed importance sampling from q(z|x) or p(z) to p(x, z).
 
-    `log_mean` of them is at most log p(x) in expectation, and reaches it with many steps, whatever the encoder
-    (Wu et al. 2017, "On the quantitative analysis of decoder-based generative models"). A start from the posterior is
-    the diagonal Gaussian of its mean and standard deviation: a Gaussian posterior itself, and of any other one a
-    neighbour whose density is known everywhere.
+    Their `log_mean` is at most log p(x) in expectation and approaches it with many steps, whatever the encoder
+    (Wu, Burda, Salakhutdinov & Grosse 2017, "On the quantitative analysis of decoder-based generative models"). The
+    start `posterior` is the diagonal Gaussian of the posterior's mean and standard deviation: a Gaussian posterior
+    itself, and of any other one a neighbour whose density is known everywhere.
 
     Args:
         model: a flat VAE with latents in Euclidean space, in evaluation mode.
         x: images (B, C, H, W) in the data's own range, on the model's device.
         context: what a conditional model is given, (B, ...).
-        chains: M, independent chains of every image, all of them decoded at once.
-        steps: intermediate distributions.
+        chains: M, of every image; the chains of all images are decoded at once.
+        steps: T, from one distribution to the next.
         leapfrogs: gradient steps of one proposal.
         start: posterior or prior.
+        exact: draws of p(z|x), (B, ...), known of simulated images only: from them the chains run backwards, and the
+            weights are those of 1 / p(x).
         progress: wraps the sequence of inverse temperatures, for a progress bar.
 
     Raises:
-        ValueError: for a number below 1, an unknown start, or a model that has no such path.
+        ValueError: for a number below 1, an unknown start, or a model in which there is no such path.
     """
-    positive_int("chains", chains)
+    positive_int("chains", chains), one_of("start", start, STARTS)
+    vae = flat(model)
+    images = x.repeat(chains, *(1,) * (x.ndim - 1))
+    given = None if context is None else context.repeat(chains, *(1,) * (context.ndim - 1))
     with torch.no_grad():
-        origin = starting_point(model, x, context, start)
-        z = origin.sample((chains,) if start == "posterior" else (chains, len(x)))
-    return annealed_log_weights(
-        origin.log_prob,
-        joint(model, x, context, chains),
-        z,
-        scale=spread(origin),
-        steps=steps,
-        leapfrogs=leapfrogs,
-        progress=progress,
-    )
+        prior = vae.prior()
+        origin = prior if start == "prior" else gaussian_like(vae.encode(x, context))
+        draws = origin.sample((DRAWS,))
+        z = origin.sample((chains, len(x))[: 2 - len(origin.batch_shape)])  # (M, B, *latent_shape)
+
+    def joint(z: Tensor) -> Tensor:
+        """Returns log p(x, z), (M, B)."""
+        return prior.log_prob(z) + vae.p_x(z.flatten(0, 1), given).log_prob(images).view(z.shape[:2])
+
+    ends = (origin.log_prob, joint)
+    if exact is not None:
+        ends, z = ends[::-1], exact.expand(chains, *exact.shape)
+    return annealed_log_weights(*ends, z, scale=draws.std(0), steps=steps, leapfrogs=leapfrogs, progress=progress)
 
 
 def bidirectional_bounds(
-    model: Model,
-    num_images: int,
-    context: Tensor | None = None,
-    *,
-    chains: int = 16,
-    steps: int = 500,
-    leapfrogs: int = 10,
-    start: str = "posterior",
-    progress: Progress = iter,
+    model: Model, num_images: int, context: Tensor | None = None, **options: Any
 ) -> tuple[Tensor, Tensor]:
-    """Returns a lower and an upper bound in expectation on log p(x) of images drawn from the model, both (B,), in nats.
+    """Returns bounds in expectation from below and above on log p(x) of images drawn from the model, (B,), in nats.
 
-    Of a simulated pair (z, x) the latent is an exact draw of p(z|x), so that chains can also run backwards from it:
-    -log (1/M) sum_m w_m of those bounds log p(x) from above (Grosse, Ghahramani & Adams 2015). The mean gap bounds the
-    error of annealing on data like the model's own.
+    Of a simulated pair (z, x) the latent is an exact draw of p(z|x), so that chains can run backwards from it, too, and
+    -log (1/M) sum_m w_m of those bounds log p(x) from above (Grosse, Ghahramani & Adams 2015, "Sandwiching the marginal
+    likelihood using bidirectional Monte Carlo"). The mean gap bounds the error of annealing on images like the model's.
 
     Args:
         model: a flat VAE with latents in Euclidean space, in evaluation mode.
         num_images: B.
         context: what a conditional model is given, (B, ...).
-        chains: M, in each direction.
-        steps: intermediate distributions.
-        leapfrogs: gradient steps of one proposal.
-        start: posterior or prior.
-        progress: wraps the sequence of inverse temperatures, for a progress bar.
+        options: chains, steps, leapfrogs, start and progress of `annealed_weights`.
 
     Raises:
-        ValueError: for a number below 1, an unknown start, or a model that has no such path.
+        ValueError: as `annealed_weights`.
     """
-    positive_int("num_images", num_images), positive_int("chains", chains)
+    vae = flat(model)
     with torch.no_grad():
-        z = flat(model).draw_latents(num_images, context)
-        x = model.p_x(z, context).sample()
-        origin = starting_point(model, x, context, start)
-    target = joint(model, x, context, chains)
-    options = {"scale": spread(origin), "steps": steps, "leapfrogs": leapfrogs, "progress": progress}
-    first = origin.sample((chains,) if start == "posterior" else (chains, num_images))
-    forward = annealed_log_weights(origin.log_prob, target, first, **options)
-    backward = annealed_log_weights(target, origin.log_prob, z.expand(chains, *z.shape), **options)
-    return log_mean(forward), -log_mean(backward)
+        z = vae.draw_latents(positive_int("num_images", num_images), context)
+        x = vae.p_x(z, context).sample()
+    below = log_mean(annealed_weights(vae, x, context, **options))
+    return below, -log_mean(annealed_weights(vae, x, context, exact=z, **options))
+
+
+def flat(model: Model) -> VAE:
+    """Returns the model if z is one vector or map in Euclidean space.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    if not isinstance(model, VAE):
+        raise ValueError(f"annealing needs one group of continuous latents, but a {type(model).__name__} has others")
+    if model.sampler.space != "Euclidean space":
+        raise ValueError(
+            f"annealing needs latents in Euclidean space, but those of this model lie on {model.sampler.space}"
+        )
+    return model
+
+
+def gaussian_like(q: Distribution) -> Distribution:
+    """Returns the diagonal Gaussian of q's mean and standard deviation; q itself if it is one.
+
+    Raises:
+        ValueError: for a deterministic code.
+    """
+    if isinstance(q, PointMass):
+        raise ValueError("a deterministic code has no density to start from; choose annealing.start=prior")
+    if isinstance(q, Independent) and isinstance(q.base_dist, Normal):
+        return q
+    draws = q.sample((DRAWS,))
+    return diagonal_gaussian(draws.mean(0), draws.std(0), len(q.event_shape))

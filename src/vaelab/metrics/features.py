@@ -14,16 +14,22 @@ from vaelab.checks import positive_int
 from vaelab.numerics import seeded
 
 WIDTH = 64  # features
+SCALED_BY = 1000  # training images that give the features' scale
 RANDOM = 0  # seed of the initial weights and of the batches
 
 
 class FeatureNetwork(nn.Module):
     """Images (B, C, H, W) -> features (B, 64) -> logits (B, num_classes): two convolutions, each halving the sides.
 
+    What `read` returns is scaled so that every feature has mean 0 and variance 1 on the training images.
+
     Args:
         x_shape: shape of an image, (C, H, W).
         num_classes: number of classes.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, x_shape: tuple[int, int, int], num_classes: int) -> None:
         super().__init__()
@@ -41,6 +47,8 @@ class FeatureNetwork(nn.Module):
             size = self.body(torch.zeros(1, *x_shape)).shape[1]
         self.features = nn.Linear(size, WIDTH)
         self.logits = nn.Linear(WIDTH, num_classes)
+        self.register_buffer("mean", torch.zeros(WIDTH))
+        self.register_buffer("std", torch.ones(WIDTH))
 
     def embed(self, x: Tensor) -> Tensor:
         """Returns the features (B, 64), before any non-linearity, of images (B, C, H, W)."""
@@ -55,7 +63,14 @@ class FeatureNetwork(nn.Module):
         """Returns the features (N, 64) and the logits (N, num_classes) of images (N, C, H, W) on any device."""
         device = self.logits.weight.device
         features = torch.cat([self.embed(part.to(device, torch.float32)) for part in x.split(1000)])
-        return features.cpu(), self.logits(functional.relu(features)).cpu()
+        return ((features - self.mean) / self.std).cpu(), self.logits(functional.relu(features)).cpu()
+
+    def standardize(self, x: Tensor) -> None:
+        """Takes the scale of the features from training images x (N, C, H, W); features that are constant stay 0."""
+        features, _ = self.read(x)
+        std = features.std(0)
+        self.mean.copy_(features.mean(0))
+        self.std.copy_(torch.where(std > 1e-6, std, 1.0))
 
 
 def feature_network(
@@ -91,7 +106,7 @@ def feature_network(
     x_shape = (x.shape[1], x.shape[2], x.shape[3])
     classes = int(y[known].max()) + 1 if known.any() else 1
     trained = len(y[known].unique()) > 1
-    key = fingerprint(x[known], y[known], steps) if trained else f"random-{'x'.join(map(str, x_shape))}"
+    key = fingerprint(x[known], y[known], steps) if trained else f"random-{fingerprint(x[:SCALED_BY], y[:0])}"
     with seeded(RANDOM, device):
         network = FeatureNetwork(x_shape, classes)
         file = None if folder is None or not trained else folder / f"features-{key}.pt"
@@ -99,10 +114,13 @@ def feature_network(
             network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
         elif trained:
             train_classifier(network.to(device), x[known], y[known], steps=steps, progress=progress)
+        network = network.to(device).eval().requires_grad_(False)
+        if file is None or not file.is_file():
+            network.standardize(x[:SCALED_BY])
             if file is not None:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 torch.save(network.state_dict(), file)
-    return network.to(device).eval().requires_grad_(False), key
+    return network, key
 
 
 def train_classifier(

@@ -1,4 +1,4 @@
-"""What the latents hold: how much of the data, in how many dimensions, and how the aggregate posterior fits the prior."""
+"""What the latents hold, in how many dimensions, and how the aggregate posterior fits the prior."""
 
 from __future__ import annotations
 

@@ -11,8 +11,9 @@ def probe_accuracy(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], *,
     """Returns the share of test vectors that a classifier trained on the training vectors gets right.
 
     The classifier is scikit-learn's `logistic_regression` or `svm` (with a Gaussian kernel), each with its default
-    regularisation, or `knn` (the majority of the 5 nearest neighbours). Vectors are taken as they are: posterior means are in units of the prior, and scaling every
-    dimension to variance 1 would blow up those that the encoder does not use.
+    regularisation, or `knn` (the majority of the 5 nearest neighbours). Vectors are taken as they are: posterior means
+    are in units of the prior, and scaling every dimension to variance 1 would blow up those that the encoder does not
+    use.
 
     Args:
         train: vectors (N, D) and their labels (N,).

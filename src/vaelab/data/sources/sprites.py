@@ -102,7 +102,11 @@ class SpriteGrid(Source):
         """Returns the sprites, in the order of the grid; they come without an official test set."""
         x = torch.arange(self.total)
         if self.size is not None:
-            x = torch.randperm(self.total, generator=torch.Generator().manual_seed(self.SEED))[: self.size].sort().values
+            x = (
+                torch.randperm(self.total, generator=torch.Generator().manual_seed(self.SEED))[: self.size]
+                .sort()
+                .values
+            )
         return Sprites(x=x, y=factors_of(x, color=self.color)["shape"], color=self.color), None
 
 
