@@ -53,9 +53,9 @@ ROWS = (
     Row(
         "vq_pixelcnn", 10, ("method=vq_pixelcnn", "model.sampler.num_codes=128", *SMALL_CONV, *BINARY), note="128 codes"
     ),
-    Row("pixel_vae", 4, ("method=pixel_vae", "model.decoder.inner.channels=[16,32]", *BINARY)),
-    Row("vae_gan", 5, ("method=vae_gan", *SMALL_CONV), figure="test/reconstruction", note="grey, judged by features"),
-    Row("m2", 30, ("method=m2", "data.labels=100", *BINARY), figure="test/accuracy", note="100 labels"),
+    Row("pixel_vae", 2, ("method=pixel_vae", "model.decoder.inner.channels=[16,32]", *BINARY)),
+    Row("vae_gan", 3, ("method=vae_gan", *SMALL_CONV), figure="test/reconstruction", note="grey, judged by features"),
+    Row("m2", 12, ("method=m2", *BINARY), figure="test/accuracy", note="100 labels"),
 )
 
 
@@ -93,7 +93,11 @@ def run(row: Row, folder: Path, extra: list[str]) -> None:
         print(f"{row.name}: finished")
         return
     unfinished = (directory / "checkpoints" / "last.ckpt").is_file()
-    words = [f"resume={directory}"] if unfinished else [*row.arguments(folder), *extra, f"hydra.run.dir={directory}"]
+    words = (
+        [f"resume={directory}", f"trainer.max_epochs={row.epochs}"]
+        if unfinished
+        else [*row.arguments(folder), *extra, f"hydra.run.dir={directory}"]
+    )
     print(f"{row.name}: python train.py {' '.join(words)}", flush=True)
     before, spent = children_seconds(), cpu_seconds(directory)
     done = subprocess.run([sys.executable, str(ROOT / "train.py"), *words], cwd=ROOT, check=False)

@@ -6,8 +6,14 @@ Nothing heavy is imported here, so that --help and --cfg answer at once.
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 from vaelab.locations import CONF
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vaelab.evaluation import Figure
 
 USAGE = """\
 Judges finished runs: python evaluate.py run=RUN_DIR [KEY=VALUE] ...
@@ -19,8 +25,36 @@ Judges finished runs: python evaluate.py run=RUN_DIR [KEY=VALUE] ...
   python evaluate.py --cfg job                                   every key with its value
 
 Figures go to RUN_DIR/evaluation.json, each with its standard error and protocol; parts that are there already with the
-same settings are not measured again (again=true does).
+same settings are not measured again (again=true does). In Python: from vaelab.evaluate import evaluate.
 """
+
+
+def evaluate(run: str | Path, *overrides: str) -> dict[str, list[Figure]]:
+    """Evaluates finished runs as the command line does: evaluate("outputs/vae", "likelihood.k=500", "limit=1000").
+
+    Args:
+        run: a run directory, a checkpoint, or a pattern of several.
+        overrides: what could stand on the command line.
+
+    Returns:
+        The figures of every run directory.
+
+    Raises:
+        UserError: (a ValueError) if there is no such run, or an override makes no sense.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+
+    from vaelab.errors import UserError
+    from vaelab.experiment.evaluate import evaluate
+
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+            cfg = compose("evaluate", overrides=list(overrides))
+    except HydraException as error:
+        raise UserError(" ".join(str(error).split())) from error
+    cfg.run = str(run)
+    return evaluate(cfg)
 
 
 def main() -> None:

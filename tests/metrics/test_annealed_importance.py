@@ -97,7 +97,7 @@ def test_a_posterior_that_is_narrow_and_elsewhere_spoils_the_bound_but_not_annea
     decodings = QUICK["chains"] * QUICK["steps"] * QUICK["leapfrogs"]
     bound = importance_bound(linear.model, linear.x, k=decodings)
     annealed = log_mean(annealed_weights(linear.model, linear.x, **QUICK))
-    assert (bound < linear.log_evidence - 5).all()
+    assert (bound - linear.log_evidence).mean() < -5
     assert (annealed - linear.log_evidence).mean().abs() < 1
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from vaelab.checks import positive_int
 from vaelab.data.sources import Source
 from vaelab.evaluation.base import Evaluation, Figure, Subject, no_figure
-from vaelab.evaluation.images import given, in_support, levels, told, value_range
+from vaelab.evaluation.images import given, in_support, levels, told, unknown_classes, value_range
 from vaelab.metrics.anomaly import auroc, average_precision
 from vaelab.metrics.compression import png_bits
 from vaelab.metrics.importance import importance_bound
@@ -157,14 +157,6 @@ class Anomaly(Evaluation):
             for name, values in found.items():
                 parts.setdefault(name, []).append(values.cpu().double())
         return {name: torch.cat(parts[name]) for name in SCORES if name in parts}
-
-
-def unknown_classes(subject: Subject, y: Tensor) -> list[int]:
-    """Returns the classes among labels y (N,) that neither training nor validation images have."""
-    if y.is_floating_point():
-        return []
-    known = torch.cat([subject.splits[name].y.unique() for name in ("train", "val")])
-    return sorted(set(y.unique().tolist()) - set(known.tolist()) - {-1})
 
 
 def figures_of(

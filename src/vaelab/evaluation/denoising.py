@@ -95,7 +95,7 @@ class Denoising(Evaluation):
         span = shown[1] - shown[0]
         noisy = corrupt(x)
         tuning = (clean, corrupt(clean))
-        protocol: dict[str, Any] = {"level": level, "range": span}
+        protocol: dict[str, Any] = {"level": level, "range": span, "cut_off": subject.support != "real"}
         results: dict[str, tuple[Tensor, dict[str, Any]]] = {
             "model": (reconstructed(subject, noisy, y, name), {"z": "posterior mean", **given(subject.model)})
         }

@@ -27,6 +27,14 @@ def given(model: Model) -> dict[str, Any]:
     return {"given": "labels or attributes"} if model.condition.dim and not isinstance(model, M2) else {}
 
 
+def unknown_classes(subject: Subject, y: Tensor) -> list[int]:
+    """Returns the classes among labels y (N,) that neither training nor validation images have."""
+    if y.is_floating_point():
+        return []
+    known = torch.cat([subject.splits[name].y.unique() for name in ("train", "val")])
+    return sorted(set(y.unique().tolist()) - set(known.tolist()) - {-1})
+
+
 def reconstructed(subject: Subject, x: Tensor, y: Tensor, description: str, *, size: int = 500) -> Tensor:
     """Returns E[x|z] at the posterior mean for images x (N, C, H, W) of labels y, on the CPU."""
     model = subject.model

@@ -23,6 +23,7 @@ from vaelab.metrics.latents import active_units, aggregate_parts, mean_covarianc
 from vaelab.models import Model
 from vaelab.models.semi_supervised import Enumerated
 from vaelab.models.terms import Latent
+from vaelab.samplers.codes import Quantized
 
 ROWS = 500  # images encoded at once
 COLLAPSED = 0.1  # a group with no larger share of active units has collapsed
@@ -41,13 +42,15 @@ class Group:
         name: `group_1/`, the top group, and so on; empty if there is only one.
         kl: its KL, (N,).
         kl_per_dim: that of its dimensions, or of the channels of a map, (N, D); None where there is no such.
-        activity: Var_x(E_q[z_j|x]) of its units, (D,); for maps all positions count.
+        activity: Var_x(E_q[z_j|x]) of its units, (D,); for maps all positions count; None where there is no such.
+        may_collapse: whether q(z|x) has a density that the KL draws to the prior.
     """
 
     name: str
     kl: Tensor
     kl_per_dim: Tensor | None
     activity: Tensor | None
+    may_collapse: bool
 
 
 class Latents(Evaluation):
@@ -100,6 +103,8 @@ class Latents(Evaluation):
         for group in found:
             if group.activity is not None:
                 figures.append(self._active(group, len(images)))
+            elif not group.name:
+                figures.append(no_figure("latents/active_units", "vectors of a codebook have no scale set by a prior"))
         return figures
 
     def _active(self, group: Group, number: int) -> Figure:
@@ -110,7 +115,7 @@ class Latents(Evaluation):
             f"latents/active_units{'/' if group.name else ''}{group.name[:-1]}",
             active,
             protocol={"images": number, "units": units, "threshold": self.threshold},
-            note=note if active <= COLLAPSED * units else "",
+            note=note if group.may_collapse and active <= COLLAPSED * units else "",
         )
 
     # ---- the KL taken apart
@@ -149,12 +154,13 @@ class Latents(Evaluation):
             elif part == "dimension_wise_kl" and not isinstance(latents[0].p, Independent):
                 figures.append(no_figure(name, "the prior does not factorise over dimensions"))
             else:
-                saturated = part == "mutual_information" and values.mean() > 0.9 * math.log(number)
-                note = (
-                    f"the estimate cannot exceed log {number} = {math.log(number):.2f} nats, and marginal KL and total "
-                    f"correlation take what it lacks; more images (latents.mixture={4 * number}) raise the limit"
-                )
-                figures.append(mean_figure(name, values, note=note if saturated else "", **protocol))
+                note = ""
+                if part == "mutual_information" and values.mean() > 0.9 * math.log(number):
+                    note = (
+                        f"the estimate cannot exceed log {number} = {math.log(number):.2f} nats; marginal KL and total "
+                        "correlation take what it lacks, and more images (latents.mixture) raise the limit"
+                    )
+                figures.append(mean_figure(name, values, note=note, **protocol))
         return figures
 
     # ---- classifiers
@@ -191,10 +197,11 @@ def groups(subject: Subject, images: Images) -> tuple[list[Group], bool]:
     kl: list[list[Tensor]] = []
     per_dim: list[list[Tensor | None]] = []
     means: list[list[Tensor | None]] = []
-    is_bound = True
+    is_bound, quantized = True, False
     for x, y in subject.read(images, ROWS, "latents"):
         terms = model(x, y, num_samples=2)
         is_bound = terms.is_bound
+        quantized = isinstance(terms.latents[0].q, Quantized)
         kl.append([latent.kl.mean(0).cpu() for latent in terms.latents])
         per_dim.append([by_channel(latent.kl_per_dim) for latent in terms.latents])
         means.append([posterior_means(model, latent, x) for latent in terms.latents])
@@ -208,6 +215,7 @@ def groups(subject: Subject, images: Images) -> tuple[list[Group], bool]:
                 kl=torch.cat([rows[i] for rows in kl]),
                 kl_per_dim=None if columns[0] is None else torch.cat(cast("list[Tensor]", columns)),
                 activity=None if pairs[0] is None else mean_covariance(*torch.cat(cast("list[Tensor]", pairs), 1)),
+                may_collapse=is_bound and not quantized,
             )
         )
     return found, is_bound
@@ -219,7 +227,9 @@ def by_channel(kl: Tensor | None) -> Tensor | None:
 
 
 def posterior_means(model: Model, latent: Latent, x: Tensor) -> Tensor | None:
-    """Returns E_q[z|x] for two draws of the groups above, (2, B, D), or None for a label instead of a vector."""
+    """Returns E_q[z|x] for two draws of the groups above, (2, B, D), or None for labels and for codebooks."""
+    if isinstance(latent.q, Quantized):
+        return None
     if isinstance(latent, Enumerated):
         if latent.kl_per_dim is None:
             return None

@@ -22,7 +22,7 @@ class Likelihood(Evaluation):
         ValueError: for a number below 1.
     """
 
-    def __init__(self, *, k: int = 5000, elbo_samples: int = 10, rows: int = 2000) -> None:
+    def __init__(self, *, k: int = 5000, elbo_samples: int = 10, rows: int = 1000) -> None:
         self.k = positive_int("k", k)
         self.elbo_samples = positive_int("elbo_samples", elbo_samples)
         self.rows = positive_int("rows", rows)

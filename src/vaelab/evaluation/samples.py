@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vaelab.checks import one_of, positive_int
 from vaelab.evaluation.base import Evaluation, Figure, Subject, mean_figure, no_figure
-from vaelab.evaluation.images import given, save_rows, value_range
+from vaelab.evaluation.images import given, save_rows, unknown_classes, value_range
 from vaelab.metrics.anomaly import auroc
 from vaelab.metrics.features import FeatureNetwork, feature_network
 from vaelab.metrics.samples import (
@@ -81,7 +81,7 @@ class Samples(Evaluation):
         """
         if subject.split == "train":
             raise ValueError("samples are compared with images that were not trained on; choose split=test or split=val")
-        test, test_y = subject.images(limit=min(self.images, subject.limit or self.images))
+        test, test_y = self._real(subject)
         train, train_y = subject.images("train", len(subject.splits["train"]))
         number = min(len(test), len(train))
         least = max(2 * self.subsets, self.k + 1)
@@ -114,6 +114,13 @@ class Samples(Evaluation):
         scores = {end: logits for end, (_, logits) in read.items()}
         figures += self._classes(scores, real_logits, test_y, network, protocol)
         return [*figures, *self._neighbours(subject, samples, test, train, {"x": how, **given(subject.model)})]
+
+    def _real(self, subject: Subject) -> tuple[Tensor, Tensor]:
+        """Returns the images that samples are compared with, none of a class that the run was not trained on."""
+        x, y = subject.images(limit=min(self.images, subject.limit or self.images))
+        unknown = unknown_classes(subject, y)
+        known = torch.isin(y, torch.tensor(unknown), invert=True) if unknown else torch.ones(len(x), dtype=torch.bool)
+        return x[known], y[known]
 
     def _drawn(self, subject: Subject, labels: Tensor) -> tuple[Tensor, str]:
         """Returns as many samples as there are labels, those of training images, and what kind they are of."""

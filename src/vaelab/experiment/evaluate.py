@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import glob
 import json
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -45,9 +47,18 @@ def evaluate(cfg: DictConfig) -> dict[str, list[Figure]]:
         raise UserError(f"split must be one of {', '.join(SPLITS)}, but is {cfg.split!r}")
     if cfg.limit is not None and (isinstance(cfg.limit, bool) or not isinstance(cfg.limit, int) or cfg.limit < 2):
         raise UserError(f"limit must be null or a whole number of at least 2 images, but is {cfg.limit!r}")
-    found = {}
-    for directory in directories(str(cfg.run)):
-        found[str(directory)] = evaluate_run(directory, parts, cfg)
+    found: dict[str, list[Figure]] = {}
+    runs, refused = directories(str(cfg.run)), []
+    for directory in runs:
+        try:
+            found[str(directory)] = evaluate_run(directory, parts, cfg)
+        except UserError as error:
+            if len(runs) == 1:
+                raise
+            refused.append(str(directory))
+            print(f"{directory}: {error}", file=sys.stderr)  # the others go on
+    if refused:
+        raise UserError(f"{len(refused)} of {len(runs)} runs could not be evaluated: {', '.join(refused)}")
     return found
 
 
@@ -59,6 +70,8 @@ def chosen(cfg: DictConfig) -> dict[str, Evaluation]:
     """
     known = [str(name) for name, node in cfg.items() if isinstance(node, DictConfig) and "_target_" in node]
     wanted = [cfg.parts] if isinstance(cfg.parts, str) else list(cfg.parts)
+    if not wanted:
+        raise UserError(f"parts must be some of {', '.join(known)}, but is empty")
     if unknown := [name for name in wanted if name not in known]:
         raise UserError(f"parts must be some of {', '.join(known)}, but there is {', '.join(map(str, unknown))}")
     return {name: build(cfg[name], name) for name in wanted}
@@ -81,7 +94,7 @@ def evaluate_run(directory: Path, parts: dict[str, Evaluation], cfg: DictConfig)
     """Evaluates one run; parts that were done before with the same settings are not done again."""
     file = find_checkpoint(directory, BEST.name)
     folder = directory if directory.is_dir() else directory.parent
-    results = json.loads((folder / RESULTS).read_text()) if (folder / RESULTS).is_file() else {}
+    results = stored_results(folder / RESULTS)
     subject = subject_of(file, folder, cfg)
     figures: list[Figure] = []
     for name, part in parts.items():
@@ -109,6 +122,19 @@ def evaluate_run(directory: Path, parts: dict[str, Evaluation], cfg: DictConfig)
     print_figures(folder, figures)
     to_tensorboard(file, folder, figures)
     return figures
+
+
+def stored_results(file: Path) -> dict[str, Any]:
+    """Returns what was measured before, by part.
+
+    Raises:
+        UserError: if the file is damaged.
+    """
+    try:
+        found: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    except ValueError as error:
+        raise UserError(f"{file} is damaged ({error}); delete it to measure everything anew") from error
+    return found
 
 
 def subject_of(file: Path, folder: Path, cfg: DictConfig) -> Subject:
@@ -166,26 +192,36 @@ def with_protocol(figure: Figure, subject: Subject) -> Figure:
 
 
 def bar(items: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
-    """Iterates with a progress bar that leaves nothing behind."""
-    return iter(tqdm(items, desc=description, total=total, leave=False, dynamic_ncols=True))
+    """Iterates with a progress bar that leaves nothing behind; silently where nobody watches."""
+    return iter(tqdm(items, desc=description, total=total, leave=False, dynamic_ncols=True, disable=None))
 
 
 def print_figures(folder: Path, figures: list[Figure]) -> None:
-    """Prints the figures of a run, warnings and reasons below them."""
-    table = Table(title=str(folder), title_justify="left")
-    for column in ("figure", "value", "s.e.", "unit", "protocol"):
-        table.add_column(column, justify="right" if column in ("value", "s.e.") else "left", overflow="fold")
-    for figure in figures:
-        if figure.value is not None:
-            protocol = ", ".join(f"{key} {value}" for key, value in figure.protocol.items())
-            error = "" if figure.error is None else f"{figure.error:.2g}"
-            table.add_row(figure.name, f"{figure.value:.5g}", error, figure.unit, protocol)
-    console = Console(highlight=False, soft_wrap=False)
-    console.print(table)
-    for figure in figures:
-        if figure.note:
-            console.print(f"{figure.name}: {figure.note}", soft_wrap=True)
-    console.print(f"written   {folder / RESULTS}", soft_wrap=True)
+    """Prints the figures of a run part by part; above each what all of its figures share, below it what to know."""
+    console = Console(highlight=False, markup=False)
+    console.print(str(folder), style="bold", soft_wrap=True)
+    for part, members in groupby(figures, key=lambda figure: figure.name.partition("/")[0]):
+        group = list(members)
+        measured = [figure for figure in group if figure.value is not None]
+        shared = [item for item in described(measured[:1]) if all(item in described([f]) for f in measured)]
+        console.print(f"{part}  {', '.join(shared)}".rstrip(), style="bold")
+        table = Table(box=None, pad_edge=False, show_header=False)
+        for column in ("figure", "value", "error", "unit", "protocol"):
+            table.add_column(justify="right" if column in ("value", "error") else "left", overflow="fold")
+        for figure in measured:
+            own = ", ".join(item for item in described([figure]) if item not in shared)
+            error = "" if figure.error is None else f"± {figure.error:.2g}"
+            table.add_row(f"  {figure.name.partition('/')[2]}", f"{figure.value:.5g}", error, figure.unit, own)
+        console.print(table)
+        for figure in group:
+            if figure.note:
+                console.print(f"  {figure.name.partition('/')[2]}: {figure.note}", soft_wrap=True)
+    console.print(f"written  {folder / RESULTS}", soft_wrap=True)
+
+
+def described(figures: Iterable[Figure]) -> list[str]:
+    """Returns the protocols of figures in words: `split test`, `k 5000`."""
+    return [f"{key} {value}" for figure in figures for key, value in figure.protocol.items()]
 
 
 def to_tensorboard(file: Path, folder: Path, figures: list[Figure]) -> None:

@@ -42,7 +42,7 @@ def run(cfg: DictConfig, *, directory: Path, overrides: Sequence[str]) -> float:
     """Trains, validates and tests what `cfg` describes, and writes everything about it into `directory`.
 
     Returns:
-        The best un-annealed validation ELBO in nats, for sweeps to maximise.
+        The best of what `cfg.monitor` watches, the un-annealed validation ELBO in nats, for sweeps to maximise.
 
     Raises:
         UserError: for a mistake in the configuration or the data; nothing has been written then.
@@ -103,7 +103,7 @@ def finish(cfg: DictConfig, parts: Parts, directory: Path) -> float:
             bits = bits_per_dim(torch.tensor(figures[f"{split}/elbo"]), parts.data.x_shape)
             figures[f"{split}/bits_per_dim"] = bits.item()
     if not trainer.is_global_zero:
-        return figures.get("val/elbo", math.nan)
+        return figures.get(cfg.monitor, math.nan)
     metrics = {
         **figures,
         **train,
@@ -125,7 +125,7 @@ def finish(cfg: DictConfig, parts: Parts, directory: Path) -> float:
         logger.finalize("success")
     write_json(directory / "metrics.json", metrics)
     print_summary(metrics, directory, pictures, is_bound=module.is_bound, grey=parts.data.support in ("levels", "unit"))
-    return figures.get("val/elbo", math.nan)
+    return figures.get(cfg.monitor, math.nan)
 
 
 def check_networks(cfg: DictConfig, overrides: Sequence[str]) -> None:

@@ -32,7 +32,7 @@ def annealed_log_weights(
     z: Tensor,
     *,
     scale: Tensor,
-    steps: int = 500,
+    steps: int = 200,
     leapfrogs: int = 10,
     progress: Progress = iter,
 ) -> Tensor:
@@ -119,7 +119,7 @@ def annealed_weights(
     context: Tensor | None = None,
     *,
     chains: int = 16,
-    steps: int = 500,
+    steps: int = 200,
     leapfrogs: int = 10,
     start: str = "posterior",
     exact: Tensor | None = None,

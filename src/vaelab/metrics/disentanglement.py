@@ -229,6 +229,9 @@ class FixedFactor:
         factors: (N, F).
         seed: of the draws.
 
+    Attributes:
+        scale: standard deviation of every dimension, (D,); exactly 0 for constant ones, whose mean may be rounded.
+
     Raises:
         ValueError: as `mutual_information` does, or if there is a single image of some value.
     """
@@ -236,6 +239,7 @@ class FixedFactor:
     def __init__(self, codes: Array, factors: Array, *, seed: int = 0) -> None:
         self.codes, self.factors = check(codes, factors)
         self.rng = np.random.default_rng(seed)
+        self.scale = np.where(np.ptp(self.codes, 0) > 0, self.codes.std(0), 0.0)
         self.order = self.factors.argsort(0, kind="stable")  # (N, F): images by the value of each factor
         ordered = np.take_along_axis(self.factors, self.order, 0)
         self.first = np.stack([np.searchsorted(o, v) for o, v in zip(ordered.T, self.factors.T, strict=True)], 1)
@@ -257,7 +261,11 @@ class FixedFactor:
 
 
 def check(codes: Array, factors: Array, *, dims: int = 1, factors_at_least: int = 1) -> tuple[Array, Array]:
-    """Returns codes as float64 and factors as int64, or raises a ValueError that says what is wrong with them."""
+    """Returns codes as float64, and factors with their values counted from 0.
+
+    Raises:
+        ValueError: saying what is wrong with them.
+    """
     codes, factors = np.asarray(codes), np.asarray(factors)
     if codes.ndim != 2 or factors.ndim != 2 or len(codes) != len(factors) or len(codes) < 2:
         raise ValueError(
@@ -266,7 +274,7 @@ def check(codes: Array, factors: Array, *, dims: int = 1, factors_at_least: int 
         )
     if not np.issubdtype(factors.dtype, np.integer):
         raise ValueError(f"factors must be whole numbers that name values, but are {factors.dtype}")
-    codes, factors = codes.astype(np.float64), factors.astype(np.int64)
+    codes = codes.astype(np.float64)
     if not np.isfinite(codes).all():
         raise ValueError("codes hold NaN or infinite values")
     if codes.shape[1] < dims or factors.shape[1] < factors_at_least:
@@ -278,7 +286,7 @@ def check(codes: Array, factors: Array, *, dims: int = 1, factors_at_least: int 
         raise ValueError(f"factor {constant[0]} has the same value for all images; leave it out")
     if (np.ptp(codes, 0) == 0).all():
         raise ValueError("all latent dimensions are constant: they hold nothing about the images")
-    return codes, factors
+    return codes, np.stack([np.unique(value, return_inverse=True)[1] for value in factors.T], 1)
 
 
 def halves(number: int) -> tuple[Array, Array]:

@@ -85,7 +85,7 @@ def feature_network(
     """Trains a classifier of images, or reads it from `folder`, and returns it with the key of what it depends on.
 
     Weights and batches come from fixed seeds, so that runs on the same training images are judged by one network. For
-    fewer than two classes the network stays random (steps = 0): its features tell sets apart less well, but its
+    fewer than two classes the network stays random, with a single logit: its features tell sets apart less well, but its
     distances are still 0 for equal sets.
 
     Args:
@@ -104,8 +104,8 @@ def feature_network(
         raise ValueError("the feature network needs training images, but there are none")
     known = y >= 0 if y.ndim == 1 else torch.zeros(len(x), dtype=torch.bool)
     x_shape = (x.shape[1], x.shape[2], x.shape[3])
-    classes = int(y[known].max()) + 1 if known.any() else 1
     trained = len(y[known].unique()) > 1
+    classes = int(y[known].max()) + 1 if trained else 1
     key = fingerprint(x[known], y[known], steps) if trained else f"random-{fingerprint(x[:SCALED_BY], y[:0])}"
     with seeded(RANDOM, device):
         network = FeatureNetwork(x_shape, classes)

@@ -19,7 +19,7 @@ def importance_bound(
     context: Tensor | None = None,
     *,
     k: int = 5000,
-    rows: int = 2000,
+    rows: int = 1000,
     done: Callable[[int], object] | None = None,
 ) -> Tensor:
     """Returns log (1/k) sum_i p(x, z_i) / q(z_i|x) with k independent draws z_i ~ q(z|x), in nats, (B,).
@@ -33,7 +33,8 @@ def importance_bound(
         x: images (B, C, H, W) in the data's own range, on the model's device.
         context: what a conditional model is given, (B, ...).
         k: number of draws for every image.
-        rows: number of draws, of all images together, that are decoded at once.
+        rows: number of draws, of all images together, that are decoded at once: memory, and speed, which
+            is best where they fit into the cache.
         done: called with the number of draws finished, for a progress bar.
 
     Raises:
@@ -50,7 +51,10 @@ def importance_bound(
         left = k
         while left:
             draws = min(left, max(1, rows // len(part)))
-            log_weights = model(part, given, num_samples=draws).log_weights  # (draws, B)
+            terms = model(part, given, num_samples=draws)
+            if not terms.is_bound:
+                raise ValueError("a deterministic code has no density q(z|x), and so no importance weights")
+            log_weights = terms.log_weights  # (draws, B)
             top = log_weights.amax(0)
             sums = (log_weights - top).exp().sum(0)
             top, sums = top.cpu().double(), sums.cpu().double()

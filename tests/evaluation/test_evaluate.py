@@ -1,0 +1,194 @@
+"""`python evaluate.py` on finished runs."""
+
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from vaelab import load
+from vaelab.cli import CONF
+from vaelab.errors import UserError
+from vaelab.evaluate import evaluate
+from vaelab.evaluation import Figure, Likelihood
+from vaelab.experiment import run as train
+from vaelab.experiment.evaluate import print_figures
+from vaelab.metrics.importance import importance_bound
+from vaelab.numerics import seeded
+
+QUICK = ("parts=[likelihood]", "likelihood.k=20", "limit=30")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two variational runs and a deterministic one."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name, method in (("one", "vae"), ("two", "vae"), ("plain", "ae")):
+        overrides = ["data=digits", "callbacks=quiet", "trainer.max_epochs=1", f"method={method}", "model.latent_dim=3"]
+        if name != "one":
+            overrides.append("logger=none")
+        (folder / name).mkdir()
+        with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+            train(compose("train", overrides=overrides), directory=folder / name, overrides=overrides)
+    return folder
+
+
+@pytest.fixture
+def runs(trained: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "runs"))
+
+
+def stored(run: Path) -> dict:
+    return json.loads((run / "evaluation.json").read_text())
+
+
+def test_the_file_holds_every_figure_with_its_error_its_protocol_and_the_settings(runs):
+    figures = evaluate(runs / "one", *QUICK)[str(runs / "one")]
+    part = stored(runs / "one")["likelihood"]
+    assert part["settings"]["split"] == "test"
+    assert part["settings"]["limit"] == 30
+    assert part["settings"]["seed"] == 0
+    assert part["settings"]["options"]["k"] == 20
+    assert part["seconds"] > 0
+    found = {figure["name"]: figure for figure in part["figures"]}
+    assert list(found) == [figure.name for figure in figures]
+    bound = found["likelihood/bound"]
+    assert bound["unit"] == "nats"
+    assert {"split": "test", "images": 30, "k": 20}.items() <= bound["protocol"].items()
+    assert bound["error"] > 0
+    assert found["likelihood/elbo"]["value"] == pytest.approx(
+        found["likelihood/reconstruction"]["value"] - found["likelihood/kl"]["value"]
+    )
+
+
+def test_the_bound_is_that_of_the_loaded_model_on_the_runs_own_test_images(runs):
+    (figures,) = evaluate(runs / "one", "likelihood.k=200", "parts=likelihood").values()
+    bound = next(figure for figure in figures if figure.name == "likelihood/bound")
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        cfg = compose("train", ["data=digits", "model.latent_dim=3"])
+    from vaelab.experiment.instantiate import build
+
+    data = build(cfg.data, "data")
+    data.setup()
+    x, _ = data.splits["test"].batch(slice(None))
+    with seeded(5, torch.device("cpu")):
+        own = importance_bound(load(runs / "one"), x, k=200)
+    assert bound.protocol["images"] == len(x)
+    assert bound.error == pytest.approx(own.std().item() / math.sqrt(len(x)), rel=0.05)
+    assert bound.value == pytest.approx(own.mean().item(), abs=0.1)  # other noise, the same images
+
+
+def test_what_was_measured_with_the_same_settings_is_not_measured_again(runs, monkeypatch):
+    calls = []
+    original = Likelihood.__call__
+    monkeypatch.setattr(Likelihood, "__call__", lambda self, subject: calls.append(self.k) or original(self, subject))
+    first = evaluate(runs / "one", *QUICK)
+    again = evaluate(runs / "one", *QUICK)
+    assert calls == [20]
+    assert first == again
+    evaluate(runs / "one", *QUICK, "likelihood.k=21")
+    evaluate(runs / "one", *QUICK, "likelihood.k=21", "split=val")
+    evaluate(runs / "one", *QUICK, "likelihood.k=21", "split=val", "again=true")
+    assert calls == [20, 21, 21, 21]
+    shutil.copy(runs / "two/checkpoints/best.ckpt", runs / "one/checkpoints/best.ckpt")
+    os.utime(runs / "one/checkpoints/best.ckpt", (1, 1))
+    evaluate(runs / "one", *QUICK)
+    assert calls == [20, 21, 21, 21, 20]
+
+
+def test_a_part_keeps_the_figures_of_the_others(runs):
+    evaluate(runs / "one", *QUICK)
+    evaluate(runs / "one", "parts=[annealing]", "annealing.limit=2", "annealing.steps=2", "annealing.simulated=2")
+    assert list(stored(runs / "one")) == ["likelihood", "annealing"]
+
+
+def test_the_same_seed_gives_the_same_figures_and_another_one_others(runs):
+    one, same, other = (
+        evaluate(runs / "one", *QUICK, f"seed={seed}", "again=true")[str(runs / "one")][0].value for seed in (0, 0, 1)
+    )
+    assert one == same != other
+
+
+def test_a_pattern_names_several_runs(runs):
+    found = evaluate(runs / "[ot]*", *QUICK)
+    assert sorted(Path(name).name for name in found) == ["one", "two"]
+    assert all((runs / name / "evaluation.json").is_file() for name in ("one", "two"))
+    assert not (runs / "plain/evaluation.json").exists()
+
+
+def test_a_run_that_cannot_be_evaluated_does_not_stop_the_others(runs, capsys):
+    (runs / "one/checkpoints/best.ckpt").write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"1 of 3 runs could not be evaluated: .*one"):
+        evaluate(runs / "*", *QUICK)
+    assert (runs / "two/evaluation.json").is_file()
+    assert "could not be read as a checkpoint" in capsys.readouterr().err
+
+
+def test_a_deterministic_code_gets_reasons_instead_of_numbers(runs):
+    (figures,) = evaluate(runs / "plain", *QUICK).values()
+    found = {figure.name: figure for figure in figures}
+    for name in ("likelihood/elbo", "likelihood/bound", "likelihood/bits_per_dim"):
+        assert found[name].value is None
+        assert "no density" in found[name].note
+    assert found["likelihood/reconstruction"].value is not None
+
+
+def test_figures_reach_tensorboard_of_a_run_that_has_one(runs):
+    before = set((runs / "one/tensorboard").rglob("events*"))
+    evaluate(runs / "one", *QUICK)
+    evaluate(runs / "two", *QUICK)
+    assert set((runs / "one/tensorboard").rglob("events*")) - before
+    assert not (runs / "two/tensorboard").exists()
+
+
+def test_the_table_says_what_figures_share_once_and_fits_80_columns(tmp_path, capsys):
+    common = {"split": "test", "binarize": "dynamic", "images": 10000}
+    figures = [
+        Figure("likelihood/elbo", -98.1234567, 0.7654, "nats", {**common, "draws": 10}),
+        Figure("likelihood/bits_per_dim", 0.17, None, "bits", {**common, "k": 5000, "list": "[none]"}),
+        Figure("likelihood/nothing", None, note="it does not apply"),
+    ]
+    print_figures(tmp_path, figures)
+    out = capsys.readouterr().out
+    lines = out.splitlines()[1:-1]
+    assert all(len(line) <= 80 for line in lines)
+    assert out.count("binarize dynamic") == 1
+    for words in ("-98.123", "± 0.77", "draws 10", "k 5000", "[none]", "nothing: it does not apply", "evaluation.json"):
+        assert words in out
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("parts=[nonsense]", "parts must be some of .*likelihood.*, but there is nonsense"),
+        ("parts=[]", "but is empty"),
+        ("split=nonsense", "split must be one of train, val, test"),
+        ("limit=1", "limit must be null or a whole number of at least 2"),
+        ("limit=many", "limit must be"),
+        ("likelihood.k=0", "likelihood.k must be a whole number of at least 1"),
+        ("likelihood.k=few", "likelihood.k must be a whole number"),
+        ("likelihood.nonsense=1", "nonsense"),
+        ("device=cuda:99", "device=cuda:99 is not there"),
+        ("data_root=/", "has no root"),
+    ],
+)
+def test_mistakes_are_told_in_one_sentence(runs, override, words):
+    with pytest.raises(UserError, match=words) as caught:
+        evaluate(runs / "one", *QUICK, override)
+    assert "\n" not in str(caught.value)
+    assert not (runs / "one/evaluation.json").exists()
+
+
+def test_wrong_places_are_told(runs, tmp_path):
+    with pytest.raises(UserError, match="names no run directory"):
+        evaluate(tmp_path / "nowhere*", *QUICK)
+    (runs / "two/.hydra/config.yaml").unlink()
+    with pytest.raises(UserError, match="does not say what data it was trained on"):
+        evaluate(runs / "two", *QUICK)
+    (runs / "one/evaluation.json").write_text("{")
+    with pytest.raises(UserError, match="is damaged"):
+        evaluate(runs / "one", *QUICK)
