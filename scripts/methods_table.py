@@ -51,7 +51,7 @@ ROWS = (
     ),
     Row("ladder_vae", 30, ("method=ladder_vae", *BINARY)),
     Row(
-        "vq_pixelcnn", 10, ("method=vq_pixelcnn", "model.sampler.num_codes=128", *SMALL_CONV, *BINARY), note="128 codes"
+        "vq_pixelcnn", 6, ("method=vq_pixelcnn", "model.sampler.num_codes=128", *SMALL_CONV, *BINARY), note="128 codes"
     ),
     Row("pixel_vae", 2, ("method=pixel_vae", "model.decoder.inner.channels=[16,32]", *BINARY)),
     Row("vae_gan", 3, ("method=vae_gan", *SMALL_CONV), figure="test/reconstruction", note="grey, judged by features"),

@@ -34,6 +34,7 @@ NEEDS = {
     "data=emnist": ("data.root={root}",),
     "data=arrays": ("data.path={root}/images.npz",),
     "data=latents": ("data.run={root}/run", "model/likelihood=gaussian"),
+    "data=sprites": ("data.size=200",),
     "data=image_folder": ("data.path={root}/pictures", "data.image_size=8"),
     "model/encoder=resnet": ("model.encoder.channels=[4]",),
 }
@@ -44,7 +45,7 @@ def options() -> list[str]:
     found = []
     for file in sorted(CONF.rglob("*.yaml")):
         group, name = file.parent.relative_to(CONF).as_posix(), file.stem
-        if group != "." and not name.startswith("_"):
+        if group not in (".", "evaluation") and not name.startswith("_"):
             found.append(f"{group}={name}")
     return found
 

@@ -11,7 +11,7 @@ import torch
 from vaelab.data import ImageDataModule
 from vaelab.data.batches import Batches
 from vaelab.data.sources import SpriteGrid
-from vaelab.data.sources.sprites import COLORS, factors_of, render, sprite_masks
+from vaelab.data.sources.sprites import COLORS, factors_of, render, sprite_masks, windows
 
 SIZES = (3, 6, 40, 32, 32)
 
@@ -128,7 +128,9 @@ def test_an_impossible_size_is_refused(size: object) -> None:
 
 
 def test_sprites_fit_the_data_module() -> None:
-    data = ImageDataModule(source=SpriteGrid(size=200), val_size=20, test_size=30, binarize="static", normalize="standard")
+    data = ImageDataModule(
+        source=SpriteGrid(size=200), val_size=20, test_size=30, binarize="static", normalize="standard"
+    )
     data.setup()
     assert {name: len(part) for name, part in data.splits.items()} == {"train": 150, "val": 20, "test": 30}
     assert len(torch.cat([part.x for part in data.splits.values()]).unique()) == 200
@@ -138,3 +140,13 @@ def test_sprites_fit_the_data_module() -> None:
     batches = Batches(data.splits["train"], batch_size=64, training=True)
     seen = torch.cat([part for part, _ in batches])
     assert sorted(seen.flatten(1).sum(1).tolist()) == sorted(x.flatten(1).sum(1).tolist())
+
+
+def test_what_was_first_rendered_for_inference_can_be_trained_on() -> None:
+    windows.cache_clear()
+    with torch.inference_mode():
+        render(torch.tensor([5]))
+    weight = torch.ones(1, requires_grad=True)
+    x = render(torch.tensor([5])).float()
+    (weight * x).sum().backward()
+    assert weight.grad == x.sum()

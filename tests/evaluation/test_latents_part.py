@@ -14,9 +14,10 @@ from torch.distributions import Distribution, Independent, Normal
 
 from vaelab.cli import CONF
 from vaelab.data import Images
-from vaelab.evaluation import Figure, Latents, Subject
+from vaelab.evaluation import Disentanglement, Figure, Latents, Subject
 from vaelab.evaluation.latents import REMEDY, labelled
 from vaelab.experiment.assemble import build_model_and_objective, load_data
+from vaelab.experiment.evaluate import chosen
 from vaelab.models import Model
 
 D = 3
@@ -199,3 +200,12 @@ def test_kl_of_groups_adds_up(tmp_path: Path) -> None:
 def test_impossible_settings_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="must be"):
         Latents(**wrong)
+
+
+def test_the_command_line_builds_both_parts() -> None:
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        cfg = compose("evaluate", overrides=["run=x", "parts=[latents,disentanglement]", "latents.mixture=7"])
+    parts = chosen(cfg)
+    assert isinstance(parts["latents"], Latents)
+    assert parts["latents"].mixture == 7
+    assert isinstance(parts["disentanglement"], Disentanglement)

@@ -1,4 +1,4 @@
-"""Disentanglement scores of representations whose scores are known: perfect, constant, duplicated, rotated, shuffled."""
+"""Disentanglement of representations whose scores are known: perfect, constant, duplicated, rotated, shuffled."""
 
 from __future__ import annotations
 

@@ -37,5 +37,5 @@ def test_only_the_kernel_sees_a_ring_around_another() -> None:
 
 
 def test_another_classifier_is_refused() -> None:
-    with pytest.raises(ValueError, match="classifier must be one of logistic_regression, svm, but is 'knn'"):
-        probe_accuracy(blobs(0), blobs(1), classifier="knn")
+    with pytest.raises(ValueError, match="classifier must be one of logistic_regression, svm, knn, but is 'forest'"):
+        probe_accuracy(blobs(0), blobs(1), classifier="forest")

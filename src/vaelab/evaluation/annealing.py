@@ -56,9 +56,14 @@ class Annealing(Evaluation):
     def __call__(self, subject: Subject) -> list[Figure]:
         """Returns `annealing/log_px`, `annealing/effective_chains`, `annealing/gain` and `annealing/gap`."""
         model, size = subject.model, max(1, self.rows // self.chains)
-        protocol = {"chains": self.chains, "steps": self.steps, "leapfrogs": self.leapfrogs, "start": self.start}
+        protocol: dict[str, Any] = {
+            "chains": self.chains,
+            "steps": self.steps,
+            "leapfrogs": self.leapfrogs,
+            "start": self.start,
+        }
         x, y = subject.images(limit=min(self.limit, subject.limit or self.limit))
-        options: dict[str, Any] = {**protocol, "progress": lambda b: subject.progress(b, "temperatures", len(b))}
+        options = {**protocol, "progress": lambda b: subject.progress(b, "temperatures", len(b))}
         try:
             log_weights = torch.cat(
                 [

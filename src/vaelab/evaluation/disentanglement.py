@@ -128,9 +128,7 @@ class Disentanglement(Evaluation):
 
     def _votes(self, name: str, score: Callable[..., float], z: np.ndarray, v: np.ndarray, seed: int) -> list[Figure]:
         sampler = FixedFactor(z, v, seed=seed)
-        share = score(
-            sampler, sampler.scale, v.shape[1], votes=self.votes, size=self.size, seed=seed
-        )
+        share = score(sampler, sampler.scale, v.shape[1], votes=self.votes, size=self.size, seed=seed)
         protocol = {"votes": self.votes, "size": self.size, "chance": round(1 / v.shape[1], 3)}
         return [Figure(f"disentanglement/{name}", share, binomial_error(share, self.votes), protocol=protocol)]
 

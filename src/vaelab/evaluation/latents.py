@@ -12,6 +12,7 @@ from typing import cast
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Drawing
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 from torch.distributions import Independent
 
@@ -145,7 +146,7 @@ class Latents(Evaluation):
                 f"the posterior has no density of draws that are not its own ({type(posteriors[0]).__name__}: {error})"
             )
             return [no_figure(name, why) for name in names]
-        protocol = {"mixture": number, "draws": 1} | ({"group": "top"} if several else {})
+        group = {"group": "top"} if several else {}
         figures = []
         for name, part in zip(names, PARTS, strict=True):
             values = getattr(parts, part)
@@ -160,7 +161,7 @@ class Latents(Evaluation):
                         f"the estimate cannot exceed log {number} = {math.log(number):.2f} nats; marginal KL and total "
                         "correlation take what it lacks, and more images (latents.mixture) raise the limit"
                     )
-                figures.append(mean_figure(name, values, note=note, **protocol))
+                figures.append(mean_figure(name, values, note=note, mixture=number, draws=1, **group))
         return figures
 
     # ---- classifiers
@@ -328,7 +329,8 @@ def draw_bars(path: Path, found: Sequence[Group]) -> None:
         mean = group.kl_per_dim.double().mean(0)
         order = mean.argsort(descending=True)
         error = group.kl_per_dim.double().std(0) / math.sqrt(len(group.kl_per_dim))
-        axes.bar(range(len(mean)), mean[order].numpy(), yerr=error[order].numpy(), error_kw={"lw": 0.8})
+        axes.bar(range(1, len(mean) + 1), mean[order].numpy(), yerr=error[order].numpy(), error_kw={"lw": 0.8})
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         title = f"KL by dimension, {mean.sum():.2f} nats in all"
         axes.set(
             xlabel="dimension, by rank", ylabel="KL (nats)", title=f"{group.name} {title}".replace("/", ":").strip()

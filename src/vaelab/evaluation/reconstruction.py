@@ -22,8 +22,8 @@ class Reconstruction(Evaluation):
     """MSE, PSNR and SSIM of E[x|z] at the posterior mean; rate, distortion and code length beside PNG and zlib.
 
     -ELBO / log 2 is the expected length in bits of an image's code by bits-back coding (Hinton & van Camp 1993;
-    Townsend et al. 2019) where the likelihood is a probability of such data; of a conditional model, for a receiver who knows
-    the label. Rate KL(q(z|x) || p(z)) and distortion -E_q[log p(x|z)] are its two parts (Alemi et al. 2018).
+    Townsend et al. 2019) where the likelihood is a probability of such data; of a conditional model, for a receiver who
+    knows the label. Rate KL(q(z|x) || p(z)) and distortion -E_q[log p(x|z)] are its two parts (Alemi et al. 2018).
 
     Args:
         draws: of z for every image in rate and distortion.

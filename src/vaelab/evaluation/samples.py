@@ -80,7 +80,7 @@ class Samples(Evaluation):
             ValueError: if there are too few images, or they are those of the training set.
         """
         if subject.split == "train":
-            raise ValueError("samples are compared with images that were not trained on; choose split=test or split=val")
+            raise ValueError("samples are compared with images that were not trained on; choose split=test or val")
         test, test_y = self._real(subject)
         train, train_y = subject.images("train", len(subject.splits["train"]))
         number = min(len(test), len(train))
@@ -141,7 +141,7 @@ class Samples(Evaluation):
         """Returns what compares features of samples, or of training images, with those of test images."""
         shared = {"images": len(z), **protocol}
         fid = frechet_distance(real, z)
-        kid, error = kernel_distance(real, z, subsets=self.subsets)
+        kid, error = kernel_distance(shuffled(real), shuffled(z), subsets=self.subsets)  # files may be sorted
         figures = [
             Figure(f"samples/fid{end}", fid, frechet_error(real, z), "", {**shared, "error": "bootstrap"}),
             Figure(f"samples/kid{end}", kid, error, "", {**shared, "subsets": self.subsets}),
@@ -187,7 +187,7 @@ class Samples(Evaluation):
         self, subject: Subject, samples: Tensor, test: Tensor, train: Tensor, protocol: dict[str, Any]
     ) -> list[Figure]:
         """Returns how far samples and test images are from the training images, in pixels, and draws the nearest."""
-        samples, test = samples[: self.neighbours], test[: self.neighbours]
+        samples, test = samples[: self.neighbours], shuffled(test)[: self.neighbours]
         (near, index), (floor, _) = nearest(samples, train), nearest(test, train)
         save_rows(
             subject.folder / "samples_nearest.png",
@@ -211,6 +211,11 @@ class Samples(Evaluation):
                 else "",
             ),
         ]
+
+
+def shuffled(x: Tensor) -> Tensor:
+    """Returns x (N, ...) in a fixed random order."""
+    return x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))]
 
 
 def in_pairs(above: Tensor, below: Tensor) -> Sequence[Tensor]:

@@ -14,6 +14,7 @@ from torch.distributions import Distribution, Independent, Normal
 from vaelab.checks import one_of, positive_int
 from vaelab.distributions.gaussian import diagonal_gaussian
 from vaelab.models import VAE, Model
+from vaelab.numerics import reuse_memory
 from vaelab.samplers.deterministic import PointMass
 
 LogDensity = Callable[[Tensor], Tensor]
@@ -59,6 +60,7 @@ def annealed_log_weights(
         ValueError: for a number below 1.
     """
     positive_int("steps", steps), positive_int("leapfrogs", leapfrogs)
+    reuse_memory()
 
     def evaluate(z: Tensor) -> tuple[Tensor, Tensor]:
         """Returns both log densities, (2, M, B), and their gradients, (2, M, B, ...)."""
@@ -161,10 +163,11 @@ def annealed_weights(
         """Returns log p(x, z), (M, B)."""
         return prior.log_prob(z) + vae.p_x(z.flatten(0, 1), given).log_prob(images).view(z.shape[:2])
 
-    ends = (origin.log_prob, joint)
+    first: LogDensity = origin.log_prob
+    last: LogDensity = joint
     if exact is not None:
-        ends, z = ends[::-1], exact.expand(chains, *exact.shape)
-    return annealed_log_weights(*ends, z, scale=draws.std(0), steps=steps, leapfrogs=leapfrogs, progress=progress)
+        first, last, z = last, first, exact.expand(chains, *exact.shape)
+    return annealed_log_weights(first, last, z, scale=draws.std(0), steps=steps, leapfrogs=leapfrogs, progress=progress)
 
 
 def bidirectional_bounds(

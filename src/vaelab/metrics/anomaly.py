@@ -34,7 +34,7 @@ def auroc(normal: Tensor, anomalous: Tensor) -> tuple[float, float]:
     return float(placements.mean()), error
 
 
-def average_precision(normal: Tensor, anomalous: Tensor, *, resamples: int = 50, seed: int = 0) -> tuple[float, float]:
+def average_precision(normal: Tensor, anomalous: Tensor, *, resamples: int = 20, seed: int = 0) -> tuple[float, float]:
     """Returns the average precision of a score, and its standard error by a bootstrap of both sets.
 
     AP = sum_n (R_n - R_{n-1}) P_n over the thresholds n, in which anomalies are what is to be found. A useless score

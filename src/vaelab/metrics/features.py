@@ -85,8 +85,8 @@ def feature_network(
     """Trains a classifier of images, or reads it from `folder`, and returns it with the key of what it depends on.
 
     Weights and batches come from fixed seeds, so that runs on the same training images are judged by one network. For
-    fewer than two classes the network stays random, with a single logit: its features tell sets apart less well, but its
-    distances are still 0 for equal sets.
+    fewer than two classes the network stays random, with a single logit: its features tell sets apart less well, but
+    distances of equal sets are still 0.
 
     Args:
         x: training images (N, C, H, W).

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from vaelab.checks import positive_int
-from vaelab.models import Model
+from vaelab.models import Model, Terms
+from vaelab.numerics import reuse_memory
 
 
 @torch.no_grad()
@@ -41,6 +42,7 @@ def importance_bound(
         ValueError: for a number below 1, or a model without importance weights.
     """
     positive_int("k", k), positive_int("rows", rows)
+    reuse_memory()
     bounds = []
     size = max(1, min(len(x), rows // min(k, rows)))
     for i in range(0, len(x), size):
@@ -51,10 +53,7 @@ def importance_bound(
         left = k
         while left:
             draws = min(left, max(1, rows // len(part)))
-            terms = model(part, given, num_samples=draws)
-            if not terms.is_bound:
-                raise ValueError("a deterministic code has no density q(z|x), and so no importance weights")
-            log_weights = terms.log_weights  # (draws, B)
+            log_weights = log_weights_of(model(part, given, num_samples=draws))  # (draws, B)
             top = log_weights.amax(0)
             sums = (log_weights - top).exp().sum(0)
             top, sums = top.cpu().double(), sums.cpu().double()
@@ -66,3 +65,14 @@ def importance_bound(
                 done(draws * len(part))
         bounds.append(largest + total.log() - math.log(k))
     return torch.cat(bounds)
+
+
+def log_weights_of(terms: Terms) -> Tensor:
+    """Returns log p(x, z) - log q(z|x), (K, B), and lets go of everything else, such as the decoded images.
+
+    Raises:
+        ValueError: for a deterministic code.
+    """
+    if not terms.is_bound:
+        raise ValueError("a deterministic code has no density q(z|x), and so no importance weights")
+    return terms.log_weights

@@ -35,7 +35,7 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
 
 
 def frechet_error(x: Tensor, y: Tensor, *, resamples: int = 20, seed: int = 0) -> float:
-    """Returns the standard error of `frechet_distance` by a bootstrap of both sets.
+    """Returns the standard error of `frechet_distance` by a bootstrap of both sets; near distance 0 it is too wide.
 
     Args:
         x: vectors (N, D).

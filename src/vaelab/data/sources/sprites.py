@@ -43,7 +43,7 @@ class Sprites(Images):
         return (3 if self.color else 1), SIDE, SIDE
 
     @property
-    def support(self) -> str:  # type: ignore[override]  # there, it takes a look at all values
+    def support(self) -> str:
         """Every value is 0 or 1."""
         return "binary"
 
