@@ -151,13 +151,22 @@ def test_the_table_says_what_figures_share_once_and_fits_80_columns(tmp_path, ca
         Figure("likelihood/elbo", -98.1234567, 0.7654, "nats", {**common, "draws": 10}),
         Figure("likelihood/bits_per_dim", 0.17, None, "bits", {**common, "k": 5000, "list": "[none]"}),
         Figure("likelihood/nothing", None, note="it does not apply"),
+        Figure("likelihood/neither", None, note="it does not apply"),
     ]
     print_figures(tmp_path, figures)
     out = capsys.readouterr().out
     lines = out.splitlines()[1:-1]
     assert all(len(line) <= 80 for line in lines)
     assert out.count("binarize dynamic") == 1
-    for words in ("-98.123", "± 0.77", "draws 10", "k 5000", "[none]", "nothing: it does not apply", "evaluation.json"):
+    for words in (
+        "-98.123",
+        "± 0.77",
+        "draws 10",
+        "k 5000",
+        "[none]",
+        "nothing, neither: it does not apply",
+        "evaluation.json",
+    ):
         assert words in out
 
 

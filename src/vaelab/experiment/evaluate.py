@@ -213,9 +213,9 @@ def print_figures(folder: Path, figures: list[Figure]) -> None:
             error = "" if figure.error is None else f"± {figure.error:.2g}"
             table.add_row(f"  {figure.name.partition('/')[2]}", f"{figure.value:.5g}", error, figure.unit, own)
         console.print(table)
-        for figure in group:
-            if figure.note:
-                console.print(f"  {figure.name.partition('/')[2]}: {figure.note}", soft_wrap=True)
+        for note in dict.fromkeys(figure.note for figure in group if figure.note):
+            names = ", ".join(figure.name.partition("/")[2] for figure in group if figure.note == note)
+            console.print(f"  {names}: {note}", soft_wrap=True)
     console.print(f"written  {folder / RESULTS}", soft_wrap=True)
 
 

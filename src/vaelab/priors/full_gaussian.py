@@ -54,7 +54,8 @@ class FullGaussianPrior(Prior):
         if len(flat) <= size:
             raise ValueError(f"the covariance of {size} dimensions needs more than {size} codes, not {len(flat)}")
         covariance = torch.cov(flat.T, correction=0).reshape(size, size)
-        covariance.diagonal().add_(1e-6 * covariance.diagonal().mean().clamp(min=1e-6))  # codes may fill a subspace only
+        ridge = 1e-6 * covariance.diagonal().mean().clamp(min=1e-6)
+        covariance.diagonal().add_(ridge)  # codes may fill a subspace only
         tril = torch.linalg.cholesky(covariance)
         self.mean.copy_(flat.mean(0))
         self.log_diagonal.copy_(tril.diagonal().log())
