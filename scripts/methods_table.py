@@ -54,7 +54,7 @@ ROWS = (
         "vq_pixelcnn", 6, ("method=vq_pixelcnn", "model.sampler.num_codes=128", *SMALL_CONV, *BINARY), note="128 codes"
     ),
     Row("pixel_vae", 2, ("method=pixel_vae", "model.decoder.inner.channels=[16,32]", *BINARY)),
-    Row("vae_gan", 3, ("method=vae_gan", *SMALL_CONV), figure="test/reconstruction", note="grey, judged by features"),
+    Row("vae_gan", 2, ("method=vae_gan", *SMALL_CONV), figure="test/reconstruction", note="grey, judged by features"),
     Row("m2", 12, ("method=m2", *BINARY), figure="test/accuracy", note="100 labels"),
 )
 
@@ -76,7 +76,7 @@ def digits_rows() -> list[Row]:
     rows = []
     for name, _ in heads():
         data = ("data=latents", "data.run={folder}/m1") if name == "m1_m2" else ("data=digits",)
-        rows.append(Row(name, 20, (f"method={name}", *data)))
+        rows.append(Row(name, 5, (f"method={name}", *data)))
     return rows
 
 

@@ -19,10 +19,10 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-def commands() -> list[str]:
+def commands(main: str = "python train.py") -> list[str]:
     blocks = re.findall(r"^```bash\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines()]
-    return [line[line.index("python train.py") :] for line in lines if "python train.py" in line]
+    return [line[line.index(main) :] for line in lines if main in line]
 
 
 def test_there_are_commands():
@@ -40,6 +40,14 @@ def test_every_command_of_the_readme_composes(command):
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         cfg = compose("train", overrides=arguments)
     assert cfg.trainer._target_ == "lightning.Trainer"
+
+
+@pytest.mark.parametrize("command", commands("python evaluate.py"))
+def test_every_evaluation_of_the_readme_composes(command):
+    arguments = shlex.split(command, comments=True)[2:]
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        cfg = compose("evaluate", overrides=arguments)
+    assert set(cfg.parts) <= set(re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE))
 
 
 def test_the_quick_start_finishes_and_leaves_the_promised_files(tmp_path):
