@@ -332,7 +332,7 @@ def provenance(table: Table, scale: str, folder: Path, measured: dict[str, dict[
         words = " ".join(table.training(run, scale, home))
         lines.append(f"| {run} | `{words}` | {minutes} |")
     evaluated = [" ".join(table.evaluation(run, scale, home)) for run in finished]
-    lines += ["", *(f"Evaluated by `evaluate.py {words}`." for words in distinct(evaluated))]
+    lines += [line for words in distinct(evaluated) for line in ("", f"Evaluated by `evaluate.py {words}`.")]
     versions = [read_json(folder / run / "versions.json") for run in finished]
     machines = [read_json(folder / run / RECORD).get("machine") for run in finished]
     programs = [

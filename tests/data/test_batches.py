@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from itertools import chain
 
@@ -215,25 +214,3 @@ def test_ranks_and_steps_draw_different_noise() -> None:
     agreement = (draws.unsqueeze(0) == draws.unsqueeze(1)).float().mean(-1)
     others = agreement[~torch.eye(8, dtype=torch.bool)]
     torch.testing.assert_close(others, torch.full_like(others, 0.5), rtol=0, atol=4.5 * 0.5 / 512**0.5)
-
-
-def test_an_epoch_takes_about_as_long_as_plain_indexing() -> None:
-    x = torch.randint(0, 256, (20_000, 1, 28, 28), dtype=torch.uint8)
-    batches = Batches(Images(x=x, y=torch.zeros(20_000).long()), batch_size=128, training=True)
-
-    def plain() -> None:
-        order = torch.randperm(len(x))
-        for i in range(0, len(x), 128):
-            x.index_select(0, order[i : i + 128]).float().div_(255)
-
-    def ours() -> None:
-        for _ in batches:
-            pass
-
-    def seconds(epoch: Callable[[], None]) -> float:
-        start = time.perf_counter()
-        epoch()
-        return time.perf_counter() - start
-
-    times = [(seconds(plain), seconds(ours)) for _ in range(7)]
-    assert min(t for _, t in times) < 2 * min(t for t, _ in times)
