@@ -319,3 +319,48 @@ def test_a_label_changes_priors_posteriors_and_likelihood() -> None:
 def test_impossible_choices_are_refused(wrong: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make(**wrong)
+
+
+# ---- flows in the posterior
+
+
+def test_flows_change_the_posterior_and_not_the_model() -> None:
+    """log p(x) estimated by importance weights is the same whichever q the draws come from, with a flow or without."""
+    small = dict(x_shape=(1, 2, 2), blocks=[1, 1], latent_channels=1)
+    model = make(posterior_flow=2, spread=0.2, **small).double()
+    x = images(3, (1, 2, 2)).double()
+    torch.manual_seed(2)
+    with_flow = model(x, num_samples=6000)
+    for block in model.modules():
+        if isinstance(block, TopDownBlock):
+            block.flow = None
+    torch.manual_seed(3)
+    without = model(x, num_samples=6000)
+    assert not torch.allclose(with_flow.elbo.mean(0), without.elbo.mean(0), atol=1e-3)
+    a, b = (terms.log_weights.logsumexp(0) - math.log(6000) for terms in (with_flow, without))
+    torch.testing.assert_close(a, b, rtol=0, atol=0.05)
+
+
+def test_the_density_of_a_flow_is_that_of_the_point_by_itself() -> None:
+    model = make(posterior_flow=2).double()
+    terms = model(images(2).double(), num_samples=3)
+    for latent in terms.latents:
+        assert latent.q.batch_shape == (3, 2)
+        u, log_det = latent.z.flatten(2), 0.0
+        for bijection in reversed(latent.q.bijections):
+            jacobian = torch.func.vmap(
+                torch.func.vmap(torch.func.jacrev(lambda v, f=bijection: f.inv.call_and_ladj(v)[0]))
+            )
+            log_det = log_det + torch.linalg.slogdet(jacobian(u)).logabsdet
+            u = bijection.inv.call_and_ladj(u)[0]
+        torch.testing.assert_close(latent.log_qz, latent.q.base.log_prob(u) + log_det)
+
+
+def test_every_parameter_of_the_flows_gets_a_gradient() -> None:
+    model = make(posterior_flow=2)
+    ELBO()(model(images()), 0)[0].backward()
+    names = [name for name, p in model.named_parameters() if ".flow." in name]
+    assert names
+    assert all(p.grad is not None and p.grad.any() for name, p in model.named_parameters() if ".flow." in name)
+    with pytest.raises(ValueError, match="posterior_flow"):
+        make(posterior_flow=-1)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
+from vaelab.distributions.flow import Flow
+
 
 def diagonal_gaussian(mean: Tensor, std: Tensor, event_dims: int) -> Independent:
     """Returns N(mean, diag std^2) with the last `event_dims` axes as event shape."""
@@ -28,6 +30,8 @@ def product_of_gaussians(a: Independent, b: Independent) -> Independent:
     return diagonal_gaussian(mean, variance.sqrt(), len(a.event_shape))
 
 
-def unflatten_batch(q: Distribution, shape: Sequence[int]) -> Independent:
-    """Returns the diagonal Gaussian q with its first axis split into `shape`."""
+def unflatten_batch(q: Distribution, shape: Sequence[int]) -> Distribution:
+    """Returns q, a diagonal Gaussian or a flow of one whose maps are the same for all, with its first axis split."""
+    if isinstance(q, Flow):
+        return Flow(unflatten_batch(q.base, shape), q.bijections, q.event_shape)
     return diagonal_gaussian(q.mean.unflatten(0, shape), q.stddev.unflatten(0, shape), len(q.event_shape))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from math import sqrt
+from math import prod, sqrt
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 
-from vaelab.checks import image_shape, positive, positive_int
+from vaelab.checks import at_least_zero, image_shape, positive, positive_int
+from vaelab.distributions import Flow
+from vaelab.distributions.flow import coupling_layers
 from vaelab.distributions.gaussian import diagonal_gaussian, unflatten_batch
 from vaelab.likelihoods import Likelihood
 from vaelab.models.base import Model
@@ -69,10 +71,21 @@ class TopDownBlock(nn.Module):
         kernel: of their middle convolutions.
         scale: of the last layers of the residual network and of W at the start.
         residual_posterior: whether the posterior network emits mu_q - mu_p and log(sigma_q / sigma_p).
+        flow_steps: affine coupling layers, the same for all x, that the draw of the posterior goes through.
+        size: height and width of the state.
     """
 
     def __init__(
-        self, *, channels: int, inner: int, latent_channels: int, kernel: int, scale: float, residual_posterior: bool
+        self,
+        *,
+        channels: int,
+        inner: int,
+        latent_channels: int,
+        kernel: int,
+        scale: float,
+        residual_posterior: bool,
+        flow_steps: int = 0,
+        size: Size = (1, 1),
     ) -> None:
         super().__init__()
         self.latent_channels = latent_channels
@@ -82,6 +95,12 @@ class TopDownBlock(nn.Module):
         self.z_in = nn.Conv2d(latent_channels, channels, 1)
         rescale(self.z_in, scale)
         self.residual = Residual(Bottleneck(channels, inner, channels, kernel=kernel, scale=scale))
+        features = latent_channels * prod(size)
+        self.flow = (
+            coupling_layers(features, context=0, kind="affine", steps=flow_steps, hidden=[2 * inner], bins=1)
+            if flow_steps
+            else None
+        )
 
     def prior(self, h: Tensor) -> tuple[Independent, Tensor]:
         """Returns p(z|h) of batch shape (B,), and h + r, for h (B, channels, height, width)."""
@@ -89,12 +108,16 @@ class TopDownBlock(nn.Module):
         mean, log_std, r = params.split([self.latent_channels] * 2 + [h.shape[1]], 1)
         return gaussian_map(mean, log_std), h + r
 
-    def posterior(self, h: Tensor, activations: Tensor, p: Independent) -> Independent:
+    def posterior(self, h: Tensor, activations: Tensor, p: Independent) -> Distribution:
         """Returns q(z|h, x) of batch shape (B,), for the state h, the `activations` of x and the prior p(z|h)."""
         mean, log_std = self.posterior_net(torch.cat([h, activations], 1)).chunk(2, 1)
         if self.residual_posterior:
             mean, log_std = p.mean + mean, p.stddev.log() + log_std
-        return gaussian_map(mean, log_std)
+        q = gaussian_map(mean, log_std)
+        if self.flow is None:
+            return q
+        base = diagonal_gaussian(q.mean.flatten(1), q.stddev.flatten(1), 1)
+        return Flow(base, [step() for step in self.flow], q.event_shape)
 
     def take(self, h: Tensor, z: Tensor) -> Tensor:
         """Returns the state behind the block, for z (B, latent_channels, height, width)."""
@@ -132,8 +155,9 @@ class HierarchicalVAE(Model):
     What keeps deep hierarchies stable (Child 2021, section 3): the last layers of residual networks, and W, start
     scaled by 1/sqrt(number of blocks), the priors' networks at 0, so that every p(z_i) starts as N(0, 1) and every
     state as what it was. The paper also skips updates of huge gradients; here trainer.gradient_clip_val bounds them.
-    Deviations: one width at all sizes, un-pooling without a bias of its own, a 3x3 convolution in front. Not offered:
-    NVAE's spectral regularisation and its flows in the posterior.
+    Deviations: one width at all sizes, un-pooling without a bias of its own, a 3x3 convolution in front; flows in the
+    posterior are coupling layers, where NVAE has inverse autoregressive ones. Not offered: NVAE's spectral
+    regularisation, which would undo the start above.
 
     Args:
         x_shape: data shape (C, H, W).
@@ -143,6 +167,8 @@ class HierarchicalVAE(Model):
         latent_channels: of every latent map.
         bottleneck: channels inside the blocks' networks, as a share of `channels`.
         residual_posterior: whether posteriors are relative to the priors (Vahdat & Kautz 2020, section 3.2).
+        posterior_flow: coupling layers that every group's draw goes through, the same for all x; 0 for none. The KL
+            is then estimated by log q - log p of the draw.
         encoder: None: this model has networks of its own. The entry is there for `network=...` to compose.
         decoder: None, likewise.
         condition: turns a context into a vector; None for none.
@@ -163,6 +189,7 @@ class HierarchicalVAE(Model):
         latent_channels: int = 4,
         bottleneck: float = 0.5,
         residual_posterior: bool = False,
+        posterior_flow: int = 0,
         encoder: None = None,
         decoder: None = None,
         condition: Condition | None = None,
@@ -187,6 +214,7 @@ class HierarchicalVAE(Model):
             std=std,
         )
         inner = max(1, round(positive("bottleneck", bottleneck) * channels))
+        at_least_zero("posterior_flow", posterior_flow)
         scale = 1 / sqrt(sum(blocks))
         self.first = nn.Conv2d(data_channels + self.condition.dim, channels, 3, padding=1)
         self.up = nn.ModuleList(
@@ -204,6 +232,8 @@ class HierarchicalVAE(Model):
                     kernel=kernel(s),
                     scale=scale,
                     residual_posterior=residual_posterior,
+                    flow_steps=posterior_flow,
+                    size=s,
                 )
                 for _ in range(n)
             )

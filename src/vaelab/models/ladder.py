@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
@@ -271,7 +271,7 @@ class LadderVAE(Model):
         h: Any = z.flatten(0, -2).to(self.dtype)
         for layer in layers:
             h = layer(h)
-        return unflatten_batch(h, z.shape[:-1])
+        return cast(Independent, unflatten_batch(h, z.shape[:-1]))
 
     def _features(self, x: Tensor, c: Tensor | None) -> Tensor:
         x = self._seen_by_encoder(x)
