@@ -25,6 +25,8 @@ def explain(error: Exception, arguments: Sequence[str], config: str = "train") -
     if isinstance(error, ConfigCompositionException) or "is not in struct" in text:
         found = re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", text)
         if found and "No match in the defaults list" in text:
+            if found[1] in groups():
+                return f"{found[1]} is a group that does not go with the other options; leave one of them out"
             return f"there is no group or key '{found[1]}'{nearest(found[1], list(groups()))}"
         cause = str(error.__cause__ or error).splitlines()[0]
         if found and "is not in struct" in f"{text}{cause}":
