@@ -23,6 +23,23 @@ def reuse_memory() -> None:
     torch.empty(2**25 - 2**16, dtype=torch.uint8, device="cpu")
 
 
+def rows_at_once(device: torch.device) -> int:
+    """Returns how many draws a decoder takes at once where no gradient is needed: as many as stay in a CPU's cache."""
+    return 250 if device.type == "cpu" else 10_000
+
+
+def systematic_resample(log_weights: Tensor, number: int) -> Tensor:
+    """Draws indices (number, B) along the first dimension of (K, B), in proportion to exp(log_weights).
+
+    One uniform number places a comb of `number` teeth on the cumulative weights: every index k is expected
+    number * w_k times, and drawn that often to the nearest integer below or above.
+    """
+    edges = log_weights.double().softmax(0).cumsum(0)
+    start = torch.rand(log_weights.shape[1], dtype=edges.dtype, device=edges.device)
+    teeth = (start + torch.arange(number, dtype=edges.dtype, device=edges.device).unsqueeze(1)) / number  # (J, B)
+    return torch.searchsorted(edges.T.contiguous(), teeth.T.contiguous()).T.clamp(max=len(log_weights) - 1)
+
+
 def get_rng_state(device: torch.device) -> dict[str, Tensor]:
     """Returns the random state of the CPU and of `device`."""
     state = {"cpu": torch.get_rng_state()}

@@ -10,7 +10,7 @@ from torch import Tensor
 from vaelab.checks import one_of, positive_int
 from vaelab.evaluation.base import Evaluation, Figure, Subject, mean_figure, no_figure
 from vaelab.metrics.annealed_importance import STARTS, annealed_weights, bidirectional_bounds, log_mean
-from vaelab.metrics.importance import importance_bound
+from vaelab.metrics.importance import images_at_once, importance_bound
 
 
 class Annealing(Evaluation):
@@ -94,10 +94,10 @@ class Annealing(Evaluation):
 
     def _gain(self, subject: Subject, x: Tensor, y: Tensor, log_px: Tensor) -> Figure:
         """Returns by how much annealing exceeds the k-sample bound of the same images."""
-        name, size = "annealing/gain", max(1, self.rows // self.k)
+        name, size = "annealing/gain", images_at_once(self.k)
         try:
             bounds = [
-                importance_bound(subject.model, part, labels, k=self.k, rows=self.rows)
+                importance_bound(subject.model, part, labels, k=self.k)
                 for part, labels in subject.batches(x, y, size, f"bound, k = {self.k}")
             ]
         except ValueError as error:

@@ -7,7 +7,7 @@ import torch
 from vaelab.checks import positive_int
 from vaelab.evaluation.base import Evaluation, Figure, Subject, mean_figure, no_figure
 from vaelab.likelihoods import bits_per_dim
-from vaelab.metrics.importance import importance_bound
+from vaelab.metrics.importance import images_at_once, importance_bound
 
 
 class Likelihood(Evaluation):
@@ -16,16 +16,16 @@ class Likelihood(Evaluation):
     Args:
         k: draws of z for every image in the k-sample bound.
         elbo_samples: draws of z for every image in the ELBO.
-        rows: draws decoded at once; memory grows with it, the figures do not change.
+        rows: draws decoded at once; memory grows with it, the figures do not change. None for what suits the device.
 
     Raises:
         ValueError: for a number below 1.
     """
 
-    def __init__(self, *, k: int = 5000, elbo_samples: int = 10, rows: int = 1000) -> None:
+    def __init__(self, *, k: int = 5000, elbo_samples: int = 10, rows: int | None = None) -> None:
         self.k = positive_int("k", k)
         self.elbo_samples = positive_int("elbo_samples", elbo_samples)
-        self.rows = positive_int("rows", rows)
+        self.rows = None if rows is None else positive_int("rows", rows)
 
     @torch.no_grad()
     def __call__(self, subject: Subject) -> list[Figure]:
@@ -34,7 +34,7 @@ class Likelihood(Evaluation):
         x, y = subject.images()
         terms = [
             (t.log_px.mean(0).cpu(), t.kl.mean(0).cpu(), t.is_bound)
-            for part, labels in subject.batches(x, y, max(1, self.rows // self.elbo_samples), "ELBO")
+            for part, labels in subject.batches(x, y, max(1, (self.rows or 1000) // self.elbo_samples), "ELBO")
             for t in (model(part, labels, num_samples=self.elbo_samples),)
         ]
         log_px, kl = (torch.cat([term[i] for term in terms]) for i in (0, 1))
@@ -52,7 +52,7 @@ class Likelihood(Evaluation):
             bounds = torch.cat(
                 [
                     importance_bound(model, part, labels, k=self.k, rows=self.rows)
-                    for part, labels in subject.batches(x, y, max(1, self.rows // self.k), f"bound, k = {self.k}")
+                    for part, labels in subject.batches(x, y, images_at_once(self.k, self.rows), f"bound, k = {self.k}")
                 ]
             )
         except ValueError as error:

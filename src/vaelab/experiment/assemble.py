@@ -165,7 +165,7 @@ def check_fit(model: Model, objective: Objective, data: ImageDataModule, *, whol
     model.eval(), objective.eval()
     try:
         with seeded(0, x.device):
-            terms = model(x, y, num_samples=objective.num_samples)
+            terms = objective.terms(model, x, y, 0)
             loss, _ = objective(terms, 0)
     except (ValueError, NotImplementedError) as error:
         raise UserError(f"these parts do not fit each other: {error}") from error

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Independent
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from vaelab.likelihoods.base import Likelihood
 from vaelab.numerics import at_least_float32
+
+FACTORS = 112  # at the most: 2^-112 is far from the smallest number of float32
 
 
 class BernoulliLikelihood(Likelihood):
@@ -28,4 +31,19 @@ class BernoulliLikelihood(Likelihood):
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
         """Returns x . logits - sum softplus(logits) in nats, (K, B): as `forward`, in one kernel instead of many."""
         logits = at_least_float32(params)
+        if logits.device.type == "cpu" and not (torch.is_grad_enabled() and logits.requires_grad):
+            return log_prob_without_gradient(logits.flatten(-3), x.flatten(-3))
         return -binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none").flatten(-3).sum(-1)
+
+
+def log_prob_without_gradient(logits: Tensor, x: Tensor) -> Tensor:
+    """Returns x . logits - sum softplus(logits) in nats, (K, B), for logits (K, B, D) and x (B, D), in half the time.
+
+    With a = |logits| it is (x - 1/2) . logits - sum(a) / 2 + sum log sigmoid(a). A sigmoid is at least 1/2 there, so
+    that a hundred of them can be multiplied before one logarithm is taken: on a CPU the logarithms cost the most.
+    """
+    a = logits.abs()
+    linear = torch.einsum("kbd,bd->kb", logits, x - 0.5) if len(x) == 1 else (logits * (x - 0.5)).sum(-1)
+    linear.sub_(a.sum(-1), alpha=0.5)
+    factors = next(n for n in range(FACTORS, 0, -1) if a.shape[-1] % n == 0)
+    return linear.add_(a.sigmoid_().unflatten(-1, (-1, factors)).prod(-1).log_().sum(-1))

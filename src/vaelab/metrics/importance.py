@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from vaelab.checks import positive_int
-from vaelab.models import Model, Terms
+from vaelab.models import Model
 from vaelab.numerics import reuse_memory
+
+DRAWS = 5000  # latents of one image, or of several, that are drawn at once
 
 
 @torch.no_grad()
@@ -20,31 +22,31 @@ def importance_bound(
     context: Tensor | None = None,
     *,
     k: int = 5000,
-    rows: int = 1000,
+    rows: int | None = None,
     done: Callable[[int], object] | None = None,
 ) -> Tensor:
     """Returns log (1/k) sum_i p(x, z_i) / q(z_i|x) with k independent draws z_i ~ q(z|x), in nats, (B,).
 
     In expectation it is at most log p(x) and does not fall as k grows (Burda, Grosse & Salakhutdinov 2016, theorem 1).
-    Exactly k draws are used. The weights are summed in float64, relative to their largest so far, a chunk of draws at a
-    time: never more than `rows` draws are decoded at once.
+    Exactly k draws are used. The weights are summed in float64, relative to their largest so far, so that memory does
+    not depend on k.
 
     Args:
         model: in evaluation mode.
         x: images (B, C, H, W) in the data's own range, on the model's device.
         context: what a conditional model is given, (B, ...).
         k: number of draws for every image.
-        rows: number of draws, of all images together, that are decoded at once: memory, and speed, which
-            is best where they fit into the cache.
+        rows: number of draws, of all images together, that are decoded at once: memory, and speed, which is best where
+            they fit into a CPU's cache; None for as many as suit the device.
         done: called with the number of draws finished, for a progress bar.
 
     Raises:
         ValueError: for a number below 1, or a model without importance weights.
     """
-    positive_int("k", k), positive_int("rows", rows)
+    positive_int("k", k), positive_int("rows", 1 if rows is None else rows)
     reuse_memory()
     bounds = []
-    size = max(1, min(len(x), rows // min(k, rows)))
+    size = images_at_once(k, rows)
     for i in range(0, len(x), size):
         part = x[i : i + size]
         given = None if context is None else context[i : i + size]
@@ -52,8 +54,8 @@ def importance_bound(
         total = torch.zeros_like(largest)
         left = k
         while left:
-            draws = min(left, max(1, rows // len(part)))
-            log_weights = log_weights_of(model(part, given, num_samples=draws))  # (draws, B)
+            draws = min(left, max(1, max(DRAWS, rows or 0) // len(part)))
+            log_weights = model.log_weights(part, given, num_samples=draws, rows=rows)  # (draws, B)
             top = log_weights.amax(0)
             sums = (log_weights - top).exp().sum(0)
             top, sums = top.cpu().double(), sums.cpu().double()
@@ -67,12 +69,6 @@ def importance_bound(
     return torch.cat(bounds)
 
 
-def log_weights_of(terms: Terms) -> Tensor:
-    """Returns log p(x, z) - log q(z|x), (K, B), and lets go of everything else, such as the decoded images.
-
-    Raises:
-        ValueError: for a deterministic code.
-    """
-    if not terms.is_bound:
-        raise ValueError("a deterministic code has no density q(z|x), and so no importance weights")
-    return terms.log_weights
+def images_at_once(k: int, rows: int | None = None) -> int:
+    """Returns how many images `importance_bound` works on together."""
+    return max(1, min(max(DRAWS, rows or 0) // k, rows or DRAWS))

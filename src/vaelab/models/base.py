@@ -12,7 +12,9 @@ from vaelab.checks import positive_int
 from vaelab.likelihoods import Likelihood
 from vaelab.models.terms import Terms
 from vaelab.networks import Condition, Unconditional
-from vaelab.numerics import seeded
+from vaelab.numerics import rows_at_once, seeded
+
+NO_WEIGHTS = "a deterministic code has no density q(z|x), and so no importance weights"
 
 
 class Model(nn.Module):
@@ -160,6 +162,40 @@ class Model(nn.Module):
         step = max(1, batch_size // num_samples)
         parts = zip(x.split(step), _split(context, step, len(x)), strict=True)
         return torch.cat([self(part, c, num_samples=num_samples).elbo.mean(0) for part, c in parts])
+
+    def resampled_terms(self, x: Tensor, context: Tensor | None = None, *, num_samples: int, keep: int) -> Terms:
+        """Returns the terms of `keep` draws for every image, resampled by their weights among `num_samples`.
+
+        Raises:
+            ValueError: for a model that cannot decode some of its draws again.
+        """
+        raise ValueError(f"objective.keep needs a flat model (model=vae), but this is a {type(self).__name__}")
+
+    @torch.no_grad()
+    def log_weights(
+        self, x: Tensor, context: Tensor | None = None, *, num_samples: int, rows: int | None = None
+    ) -> Tensor:
+        """Returns log p(x, z) - log q(z|x) in nats, (num_samples, B), of draws z ~ q(z|x), without gradient.
+
+        Args:
+            x: images (B, C, H, W) in the data's own range, on the model's device.
+            context: what a conditional model is given, (B, ...).
+            num_samples: K, draws of z for every image.
+            rows: draws, of all images together, that are decoded at once (but at least one of every image); None for
+                as many as suit the device.
+
+        Raises:
+            ValueError: for a deterministic code, or a number below 1.
+        """
+        positive_int("num_samples", num_samples)
+        step = max(1, (rows or rows_at_once(self.device)) // len(x))
+        weights = []
+        for done in range(0, num_samples, step):
+            terms = self(x, context, num_samples=min(step, num_samples - done))
+            if not terms.is_bound:
+                raise ValueError(NO_WEIGHTS)
+            weights.append(terms.log_weights)
+        return torch.cat(weights)
 
     def _reconstruction(self, x: Tensor, context: Tensor | None) -> Tensor:
         """Returns E[x|z] at the posterior mean; a hierarchy takes the mean of every group."""

@@ -84,6 +84,7 @@ class Terms:
     context: Tensor | None = None  # (B, ...), what was given besides
     params: Tensor | None = None  # (K, B, P * C, H, W), of p(x|z)
     model: Model | None = field(default=None, repr=False)
+    pool: Terms | None = field(default=None, repr=False)  # of all draws, if those here were resampled among them
 
     @cached_property
     def x_mean(self) -> Tensor:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaelab.checks import positive_int
 from vaelab.likelihoods import Likelihood
 from vaelab.models.autoregressive import AutoregressiveImage
-from vaelab.models.base import Model
+from vaelab.models.base import NO_WEIGHTS, Model
 from vaelab.models.terms import Latent, Terms
 from vaelab.networks import Condition, Corruption, Decoder, Encoder, NoCorruption
+from vaelab.numerics import rows_at_once, systematic_resample
 from vaelab.priors import Prior
-from vaelab.samplers import Sampler
+from vaelab.samplers import Delta, Sampler
 
 
 class VAE(Model):
@@ -107,21 +110,76 @@ class VAE(Model):
         """
         positive_int("num_samples", num_samples)
         c = self.condition(context)
-        q = self._posterior(self.corruption(x), c)
-        z = q.rsample((num_samples,))  # (K, B, *latent_shape)
-        rows = z.flatten(0, 1).to(self.dtype)
-        c = None if c is None else c.expand(num_samples, *c.shape).flatten(0, 1)
-        params = self._params(rows, c, x).unflatten(0, z.shape[:2])
+        latent = self._draw(self.corruption(x), c, num_samples)
+        return self._terms(latent, c, x, context)
+
+    @torch.no_grad()
+    def log_weights(
+        self, x: Tensor, context: Tensor | None = None, *, num_samples: int, rows: int | None = None
+    ) -> Tensor:
+        """Returns log p(x, z) - log q(z|x) in nats, (num_samples, B): see `Model`; x is encoded once for all draws."""
+        positive_int("num_samples", num_samples)
+        c = self.condition(context)
+        return self._weighed(self._draw(x, c, num_samples), c, x, rows).log_weights
+
+    def resampled_terms(self, x: Tensor, context: Tensor | None = None, *, num_samples: int, keep: int) -> Terms:
+        """Returns the terms of `keep` draws for every image, resampled by their weights among `num_samples`.
+
+        Of K draws from q(z|x), decoded without a gradient, J are resampled in proportion to w = p(x, z) / q(z|x) and
+        decoded again: the mean of their d log w is an unbiased estimate of the gradient of log (1/K) sum_k w_k, for
+        little more than a third of its cost (Burda, Grosse & Salakhutdinov 2016, section 3).
+
+        Args:
+            x: images (B, C, H, W) in the data's own range.
+            context: what a conditional model is given, (B, ...).
+            num_samples: K, the draws of every image.
+            keep: J, those among them that carry the gradient.
+
+        Returns:
+            The terms of J draws; their `pool` holds those of all K, without gradient.
+
+        Raises:
+            ValueError: for a deterministic code, or a number below 1.
+        """
+        positive_int("num_samples", num_samples), positive_int("keep", keep)
+        c = self.condition(context)
+        latent = self._draw(self.corruption(x), c, num_samples)
+        with torch.no_grad():
+            pool = self._weighed(latent, c, x)
+            index = systematic_resample(pool.log_weights, keep)  # (J, B)
+        z = latent.z[index, torch.arange(len(x), device=x.device)]
+        return replace(self._terms(Latent(z=z, q=latent.q, p=latent.p), c, x, context), pool=pool)
+
+    def _draw(self, x: Tensor, c: Tensor | None, num_samples: int) -> Latent:
+        q = self._posterior(x, c)
+        return Latent(z=q.rsample((num_samples,)), q=q, p=self.prior())
+
+    def _weighed(self, latent: Latent, c: Tensor | None, x: Tensor, rows: int | None = None) -> Terms:
+        """Returns the log-probabilities of all draws, decoding about `rows` of them at once."""
+        if isinstance(latent.q, Delta):
+            raise ValueError(NO_WEIGHTS)
+        parts = latent.z.split(max(1, (rows or rows_at_once(latent.z.device)) // len(x)))
+        log_px = [self.likelihood.log_prob(self._decoded(part, c, x), x) for part in parts]
+        return Terms(log_px=torch.cat(log_px), latents=(Latent(z=latent.z, q=latent.q, p=latent.p),))
+
+    def _terms(self, latent: Latent, c: Tensor | None, x: Tensor, context: Tensor | None) -> Terms:
+        params = self._decoded(latent.z, c, x)
         return Terms(
             log_px=self.likelihood.log_prob(params, x),
-            latents=(Latent(z=z, q=q, p=self.prior()),),
-            penalties=getattr(q, "penalties", {}),
-            metrics=getattr(q, "metrics", {}),
+            latents=(latent,),
+            penalties=getattr(latent.q, "penalties", {}),
+            metrics=getattr(latent.q, "metrics", {}),
             x=x,
             context=context,
             params=params,
             model=self,
         )
+
+    def _decoded(self, z: Tensor, c: Tensor | None, x: Tensor) -> Tensor:
+        """Returns the parameters of p(x|z), (K, B, P * C, H, W), of draws z (K, B, *latent_shape)."""
+        rows = z.flatten(0, 1).to(self.dtype)
+        c = None if c is None else c.expand(len(z), *c.shape).flatten(0, 1)
+        return self._params(rows, c, x).unflatten(0, z.shape[:2])
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Distribution:
         """Returns the posterior q(z|x) of x (B, C, H, W): batch shape (B,), event shape `latent_shape`."""

@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from vaelab.checks import at_least_zero, one_of
 from vaelab.networks.condition import HOW, FiLM, joined
+
+
+class Tanh(nn.Module):
+    """tanh(h), on a CPU as 2 sigmoid(2 h) - 1: the library's own takes several times as long there."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Maps h to tanh(h)."""
+        return torch.add(-1, (2 * h).sigmoid_(), alpha=2) if h.device.type == "cpu" else torch.tanh(h)
+
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -17,7 +27,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "gelu": nn.GELU,
     "silu": nn.SiLU,
     "softplus": nn.Softplus,
-    "tanh": nn.Tanh,
+    "tanh": Tanh,
 }
 NORMS = ("none", "batch", "layer", "group")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from vaelab.models.base import Model
 from vaelab.models.terms import Terms
 
 
@@ -29,6 +30,10 @@ class Objective(nn.Module):
         if terms.penalties:
             logs["loss"] = loss.detach()
         return loss, {**logs, **{name: value.detach().mean() for name, value in terms.metrics.items()}}
+
+    def terms(self, model: Model, x: Tensor, context: Tensor | None, step: int) -> Terms:
+        """Returns the terms that are weighed while training: those of `num_samples` draws of z for every example."""
+        return model(x, context, num_samples=self.num_samples)
 
     def weigh(self, terms: Terms, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Returns the scalar loss without penalties, and the logs."""

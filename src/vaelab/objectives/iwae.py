@@ -8,9 +8,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from vaelab.checks import one_of, positive_int
+from vaelab.models.base import Model
 from vaelab.models.terms import Terms
 from vaelab.objectives.base import Objective, bound_logs
 from vaelab.objectives.estimators import ESTIMATORS, importance_bound, log_mean_exp
+from vaelab.schedules import Constant, Schedule
 
 
 class IWAE(Objective):
@@ -19,21 +21,50 @@ class IWAE(Objective):
     K = 1 is the ELBO, with the KL sampled instead of in closed form. The logged `iwae` is the bound itself; the logged
     `elbo` is that of one draw.
 
+    Two ways to spend less on a large K. While training, K(step) = num_samples^growth(step) draws: with a schedule that
+    rises from 0 to 1 the first epochs cost as little as a VAE's, and what a few draws can teach is learned by then.
+    And `keep` draws, resampled among all in proportion to their weights, can stand for all of them in the gradient,
+    which stays unbiased (Burda et al. 2016, section 3); all others are decoded without a gradient.
+
     Args:
         num_samples: K, draws of z for every example.
         estimator: of the gradient: standard, stl (biased if K > 1) or dreg; see `importance_bound`.
+        growth: power of K that is drawn while training, from 0 (one draw) to 1 (all).
+        keep: draws that carry the gradient; None for all.
 
     Raises:
-        ValueError: for a `num_samples` below 1 or an unknown `estimator`.
+        ValueError: for a `num_samples` or `keep` below 1, an unknown `estimator`, or one that does not go with `keep`.
     """
 
-    def __init__(self, *, num_samples: int = 5, estimator: str = "standard") -> None:
+    def __init__(
+        self,
+        *,
+        num_samples: int = 5,
+        estimator: str = "standard",
+        growth: Schedule | None = None,
+        keep: int | None = None,
+    ) -> None:
         super().__init__()
         self.num_samples = positive_int("num_samples", num_samples)
         self.estimator = one_of("estimator", estimator, ESTIMATORS)
+        self.growth = growth or Constant()
+        self.keep = None if keep is None else positive_int("keep", keep)
+        if keep is not None and estimator != "standard":
+            raise ValueError(f"keep needs estimator=standard, but it is {estimator}, which weighs all draws by itself")
+
+    def terms(self, model: Model, x: Tensor, context: Tensor | None, step: int) -> Terms:
+        """Returns the terms of K(step) draws, or of `keep` among them."""
+        draws = max(1, min(self.num_samples, round(self.num_samples ** self.growth(step))))
+        if self.keep is None or self.keep >= draws:
+            return model(x, context, num_samples=draws)
+        return model.resampled_terms(x, context, num_samples=draws, keep=self.keep)
 
     def weigh(self, terms: Terms, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Returns the loss, and the logs with the bound `iwae`."""
+        if terms.pool is not None:
+            chosen = terms.log_weights.mean()
+            loss = chosen.detach() - chosen - log_mean_exp(terms.pool.log_weights, 0).mean()
+            return loss, importance_logs(loss, terms.pool)
         loss = -importance_bound(terms, decoder_groups=1, encoder_groups=1, estimator=self.estimator)
         return loss, importance_logs(loss, terms)
 

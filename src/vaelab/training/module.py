@@ -88,7 +88,8 @@ class VAEModule(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the loss of a batch."""
         x, y = batch
-        loss, logs = self.objective(self.model(x, y, num_samples=self.objective.num_samples), self.batches_seen)
+        terms = self.objective.terms(self.model, x, y, self.batches_seen)
+        loss, logs = self.objective(terms, self.batches_seen)
         self._window.add(logs, len(x))
         self.batches_seen += 1
         return loss
