@@ -1,9 +1,11 @@
 """Mixtures: density, draws and responsibilities."""
 
+import pytest
 import torch
 from torch.distributions import Independent, MixtureSameFamily, Normal
 
 from vaelab.distributions import Mixture
+from vaelab.distributions.gaussian import log_prob_of_each
 
 MEANS = torch.tensor([[-4.0, 0.0], [0.0, 3.0], [5.0, -1.0]], dtype=torch.float64)
 STDS = torch.tensor([[0.5, 1.0], [0.3, 0.3], [1.0, 2.0]], dtype=torch.float64)
@@ -58,3 +60,24 @@ def test_torchs_own_draws_agree_in_distribution() -> None:
     levels = torch.linspace(0.02, 0.98, 25, dtype=torch.float64)
     gap = (mine[:, 1].quantile(levels) - theirs[:, 1].quantile(levels)).abs()
     assert gap.max() < 0.15
+
+
+@pytest.mark.parametrize("event", [(3,), (2, 2, 2)])
+def test_gaussian_components_are_scored_as_well_where_they_are_narrow(event: tuple[int, ...]) -> None:
+    """Two matrix products of large numbers that nearly cancel: the densities, far away and close by, are kept."""
+    torch.manual_seed(0)
+    means, stds = torch.randn(5, *event), torch.logspace(-4, 1, 5).view(5, *[1] * len(event)).expand(5, *event)
+    parts = Independent(Normal(means, stds), len(event))
+    z = torch.cat([means + stds * torch.randn(5, *event), torch.randn(4, *event)]).unsqueeze(0)  # (1, 9, *event)
+    exact = Independent(Normal(means.double(), stds.double()), len(event)).log_prob(z.unsqueeze(2).double())
+    found = log_prob_of_each(parts, z)
+    assert found.shape == (1, 9, 5) and found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), exact, atol=1e-5, rtol=2e-7)
+
+
+def test_gaussian_components_get_their_gradients() -> None:
+    mean = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    log_std = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    z = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
+    score = lambda m, s, z: log_prob_of_each(Independent(Normal(m, s.exp()), 1), z)  # noqa: E731
+    assert torch.autograd.gradcheck(score, (mean, log_std, z))

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.distributions import Categorical, Distribution, MixtureSameFamily
+from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
+
+from vaelab.distributions.gaussian import log_prob_of_each
 
 
 class Mixture(MixtureSameFamily):
@@ -31,7 +33,19 @@ class Mixture(MixtureSameFamily):
         order = torch.randperm(shape.numel(), device=counts.device)
         return draws[wanted][order].reshape(shape + self.event_shape)
 
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Returns log p(z) in nats, (...,), for z (..., *event)."""
+        return (self._log_prob_of_each(value) + self.mixture_distribution.logits).logsumexp(-1)
+
     def responsibilities(self, z: Tensor) -> Tensor:
         """Returns p(c|z) = pi_c p_c(z) / p(z), (..., C), for z (..., *event)."""
-        log_pz = self.component_distribution.log_prob(self._pad(z))  # (..., C)
-        return (log_pz + self.mixture_distribution.logits).softmax(-1)
+        return (self._log_prob_of_each(z) + self.mixture_distribution.logits).softmax(-1)
+
+    def _log_prob_of_each(self, z: Tensor) -> Tensor:
+        """Returns log p_c(z), (..., C)."""
+        parts = self.component_distribution
+        is_gaussian = isinstance(parts, Independent) and isinstance(parts.base_dist, Normal)
+        if is_gaussian and z.device.type != "mps":  # which has no float64
+            return log_prob_of_each(parts, z)
+        found: Tensor = parts.log_prob(self._pad(z))
+        return found

@@ -47,6 +47,8 @@ def evaluate(cfg: DictConfig) -> dict[str, list[Figure]]:
         raise UserError(f"split must be one of {', '.join(SPLITS)}, but is {cfg.split!r}")
     if cfg.limit is not None and (isinstance(cfg.limit, bool) or not isinstance(cfg.limit, int) or cfg.limit < 2):
         raise UserError(f"limit must be null or a whole number of at least 2 images, but is {cfg.limit!r}")
+    if not isinstance(cfg.compile, bool):
+        raise UserError(f"compile must be true or false, but is {cfg.compile!r}")
     found: dict[str, list[Figure]] = {}
     runs, refused = directories(str(cfg.run)), []
     for directory in runs:
@@ -157,8 +159,11 @@ def subject_of(file: Path, folder: Path, cfg: DictConfig) -> Subject:
     if data.binarize == "dynamic":
         splits["train"] = splits["train"].binarized("static", seed=data.split_seed)
     protocol = {"split": cfg.split, "binarize": data.binarize}
+    model = load(file, device=device_of(cfg.device))
+    if cfg.compile:
+        model.compile_scoring()
     return Subject(
-        model=load(file, device=device_of(cfg.device)),
+        model=model,
         splits=splits,
         split=cfg.split,
         limit=cfg.limit,

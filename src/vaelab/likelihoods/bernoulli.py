@@ -43,7 +43,7 @@ def log_prob_without_gradient(logits: Tensor, x: Tensor) -> Tensor:
     that a hundred of them can be multiplied before one logarithm is taken: on a CPU the logarithms cost the most.
     """
     a = logits.abs()
-    linear = torch.einsum("kbd,bd->kb", logits, x - 0.5) if len(x) == 1 else (logits * (x - 0.5)).sum(-1)
+    linear = (logits[:, 0] @ (x[0] - 0.5)).unsqueeze(1) if len(x) == 1 else (logits * (x - 0.5)).sum(-1)
     linear.sub_(a.sum(-1), alpha=0.5)
     factors = next(n for n in range(FACTORS, 0, -1) if a.shape[-1] % n == 0)
     return linear.add_(a.sigmoid_().unflatten(-1, (-1, factors)).prod(-1).log_().sum(-1))

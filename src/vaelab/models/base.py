@@ -93,6 +93,9 @@ class Model(nn.Module):
         """Whether z is a point of the Euclidean plane, which can be drawn."""
         return self.latent_shape == (2,)
 
+    def compile_scoring(self) -> None:
+        """Compiles what scores many draws without a gradient, if the factorisation has such a part."""
+
     # ---- what all of them have
 
     @property

@@ -150,6 +150,10 @@ class VAE(Model):
         z = latent.z[index, torch.arange(len(x), device=x.device)]
         return replace(self._terms(Latent(z=z, q=latent.q, p=latent.p), c, x, context), pool=pool)
 
+    def compile_scoring(self) -> None:
+        """Compiles the decoder together with the likelihood, where no gradient is needed."""
+        self._log_px = torch.compile(self._log_px)  # type: ignore[method-assign]
+
     def _draw(self, x: Tensor, c: Tensor | None, num_samples: int) -> Latent:
         q = self._posterior(x, c)
         return Latent(z=q.rsample((num_samples,)), q=q, p=self.prior())
@@ -159,8 +163,12 @@ class VAE(Model):
         if isinstance(latent.q, Delta):
             raise ValueError(NO_WEIGHTS)
         parts = latent.z.split(max(1, (rows or rows_at_once(latent.z.device)) // len(x)))
-        log_px = [self.likelihood.log_prob(self._decoded(part, c, x), x) for part in parts]
-        return Terms(log_px=torch.cat(log_px), latents=(Latent(z=latent.z, q=latent.q, p=latent.p),))
+        log_px = torch.cat([self._log_px(part, c, x) for part in parts])
+        return Terms(log_px=log_px, latents=(Latent(z=latent.z, q=latent.q, p=latent.p),))
+
+    def _log_px(self, z: Tensor, c: Tensor | None, x: Tensor) -> Tensor:
+        """Returns log p(x|z) in nats, (K, B), of draws z (K, B, *latent_shape)."""
+        return self.likelihood.log_prob(self._decoded(z, c, x), x)
 
     def _terms(self, latent: Latent, c: Tensor | None, x: Tensor, context: Tensor | None) -> Terms:
         params = self._decoded(latent.z, c, x)
