@@ -71,7 +71,8 @@ def test_gaussian_components_are_scored_as_well_where_they_are_narrow(event: tup
     z = torch.cat([means + stds * torch.randn(5, *event), torch.randn(4, *event)]).unsqueeze(0)  # (1, 9, *event)
     exact = Independent(Normal(means.double(), stds.double()), len(event)).log_prob(z.unsqueeze(2).double())
     found = log_prob_of_each(parts, z)
-    assert found.shape == (1, 9, 5) and found.dtype == torch.float32
+    assert found.shape == (1, 9, 5)
+    assert found.dtype == torch.float32
     torch.testing.assert_close(found.double(), exact, atol=1e-5, rtol=2e-7)
 
 

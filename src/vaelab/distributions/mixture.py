@@ -44,8 +44,7 @@ class Mixture(MixtureSameFamily):
     def _log_prob_of_each(self, z: Tensor) -> Tensor:
         """Returns log p_c(z), (..., C)."""
         parts = self.component_distribution
-        is_gaussian = isinstance(parts, Independent) and isinstance(parts.base_dist, Normal)
-        if is_gaussian and z.device.type != "mps":  # which has no float64
-            return log_prob_of_each(parts, z)
+        if isinstance(parts, Independent) and isinstance(parts.base_dist, Normal) and z.device.type != "mps":
+            return log_prob_of_each(parts, z)  # in float64, which that device does not have
         found: Tensor = parts.log_prob(self._pad(z))
         return found
