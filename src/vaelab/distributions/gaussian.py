@@ -42,9 +42,7 @@ def log_prob_of_each(components: Independent, z: Tensor) -> Tensor:
         components: Gaussians of batch shape (C,).
         z: points.
     """
-    mean, std = (
-        part.double().flatten(1) for part in (components.base_dist.mean, components.base_dist.stddev)
-    )  # (C, D)
+    mean, std = components.mean.double().flatten(1), components.stddev.double().flatten(1)  # (C, D)
     points = z.double().flatten(z.ndim - len(components.event_shape))  # (..., D)
     precision = std.square().reciprocal()
     constants = (mean.square() * precision / 2 + std.log() + math.log(2 * math.pi) / 2).sum(1)
