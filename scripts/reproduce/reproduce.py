@@ -17,6 +17,7 @@ A table is a YAML file beside this one:
     scales                    small and paper: {train, evaluate}, added for every run
     runs                      NAME: {train, evaluate, small, paper}; small and paper add to train.
                               {folder} is where the other runs lie, for refit={folder}/NAME
+    differences               figure, runs: pairs of runs whose figures are compared image by image
     rows                      name; run, or runs to average (default: the name); figure of evaluation.json or
                               metrics.json; times and plus turn it into what was published; published: a number, or
                               [lowest, highest]; of: number of images a share is of, for its binomial standard error
@@ -39,8 +40,12 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
+
+if TYPE_CHECKING:
+    from vaelab.evaluation import Figure
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLES = Path(__file__).resolve().parent
@@ -93,6 +98,7 @@ class Table:
     scales: dict[str, Run]
     protocol: str = ""
     note: str = ""
+    differences: dict[str, Any] = field(default_factory=dict)
     train: tuple[str, ...] = ()
     evaluate: tuple[str, ...] = ()
 
@@ -117,6 +123,7 @@ class Measured:
     value: float
     error: float | None = None
     protocol: dict[str, object] = field(default_factory=dict)
+    figure: Figure | None = None
 
 
 def names() -> list[str]:
@@ -236,7 +243,7 @@ def measure(table: Table, run: str, scale: str, folder: Path, extra: list[str]) 
             figures = []
         for figure in figures:
             if figure.value is not None:
-                found[figure.name] = Measured(figure.value, figure.error, {**shared, **figure.protocol})
+                found[figure.name] = Measured(figure.value, figure.error, {**shared, **figure.protocol}, figure)
     return found
 
 
@@ -295,11 +302,29 @@ def markdown(table: Table, scale: str, folder: Path, measured: dict[str, dict[st
             error = "" if ours.error is None else f" ± {ours.error:.{row.decimals}f}"
             cells[2:4] = [f"{ours.value:.{row.decimals}f}{error}", difference(row, ours.value)]
         lines.append(f"| {' | '.join(cells)} |")
+    lines += compared(table, measured)
     lines += ["", "An empty cell was not measured, or has no published figure. Difference: ours - published.", ""]
     shown = [word for word in extra if key(word) not in PLACES]
     command = ["python scripts/reproduce/reproduce.py", table.name, f"scale={scale}", *shown]
     lines += ["```bash", " ".join(command), "```", ""]
     return "\n".join([*lines, *provenance(table, scale, folder, measured)]) + "\n"
+
+
+def compared(table: Table, measured: dict[str, dict[str, Measured]]) -> list[str]:
+    """Returns the differences between runs that were measured on the same images, with their own standard errors."""
+    from vaelab.experiment.evaluate import difference
+
+    name, lines = table.differences.get("figure", ""), []
+    for one, other in table.differences.get("runs", ()):
+        figures = [measured.get(run, {}).get(name, Measured(0.0)).figure for run in (one, other)]
+        pair = difference(*figures) if all(figures) else None
+        if pair:
+            lines.append(f"- `{name}` of {one} - {other}: {pair[0]:+.3f} ± {pair[1]:.3f}")
+    return (
+        ["", "Differences image by image, in which what makes an image hard for all drops out:", "", *lines]
+        if lines
+        else []
+    )
 
 
 def published(row: Row) -> str:

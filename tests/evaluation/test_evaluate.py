@@ -4,6 +4,7 @@ import json
 import math
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from vaelab.errors import UserError
 from vaelab.evaluate import evaluate
 from vaelab.evaluation import Figure, Likelihood
 from vaelab.experiment import run as train
-from vaelab.experiment.evaluate import print_figures
+from vaelab.experiment.evaluate import difference, print_figures
 from vaelab.metrics.importance import importance_bound
 from vaelab.numerics import seeded
 
@@ -118,6 +119,37 @@ def test_a_pattern_names_several_runs(runs):
     assert sorted(Path(name).name for name in found) == ["one", "two"]
     assert all((runs / name / "evaluation.json").is_file() for name in ("one", "two"))
     assert not (runs / "plain/evaluation.json").exists()
+
+
+def test_several_runs_are_compared_image_by_image(runs, capsys):
+    found = evaluate(runs / "[ot]*", *QUICK)
+    one, two = (next(f for f in found[str(runs / name)] if f.name == "likelihood/bound") for name in ("one", "two"))
+    assert difference(one, one) == (0.0, 0.0)
+    mean, error = difference(one, two)
+    assert mean == pytest.approx(one.value - two.value)
+    assert error == pytest.approx((one.values - two.values).std().item() / math.sqrt(30))
+    assert error < one.error  # an image that is hard for both drops out
+    shown = capsys.readouterr().out.splitlines()
+    start = next(i for i, line in enumerate(shown) if line.startswith("likelihood/bound  best first"))
+    best, other = sorted((one, two), key=lambda figure: -figure.value)
+    assert f"{best.value:.2f}" in shown[start + 1]
+    assert f"{difference(other, best)[0]:+.3f} ±" in shown[start + 2]
+    again = evaluate(runs / "[ot]*", *QUICK)  # from what is stored
+    pair = [next(f for f in again[str(runs / name)] if f.name == "likelihood/bound") for name in ("one", "two")]
+    assert difference(*pair) == (mean, error)
+
+
+def test_figures_of_other_images_or_settings_are_not_compared(runs, capsys):
+    bounds = []
+    for extra in ((), ("limit=31",), ("likelihood.k=21",), ("split=val",)):
+        figures = evaluate(runs / "one", *QUICK, *extra)[str(runs / "one")]
+        bounds.append(next(f for f in figures if f.name == "likelihood/bound"))
+    assert [difference(bounds[0], other) for other in bounds[1:]] == [None] * 3
+    assert difference(bounds[0], replace(bounds[0], data=1)) is None
+    (runs / "one/evaluation_values.npz").write_bytes(b"nothing")
+    figures = evaluate(runs / "one", *QUICK, "split=val")[str(runs / "one")]  # the stored figures are still there
+    assert all(f.values is None for f in figures)
+    assert "best first" not in capsys.readouterr().out
 
 
 def test_a_run_that_cannot_be_evaluated_does_not_stop_the_others(runs, capsys):

@@ -34,6 +34,8 @@ class Figure:
         unit: nats, bits, ... ; empty for plain numbers.
         protocol: what the number depends on: split, number of images, k, ...
         note: a warning with its remedy, or why there is no value.
+        data: a checksum of the images.
+        values: (N,), what the value is the mean of: one number of every image, in their order.
     """
 
     name: str
@@ -42,6 +44,8 @@ class Figure:
     unit: str = ""
     protocol: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
+    data: int = field(default=0, repr=False)
+    values: Tensor | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,8 @@ def mean_figure(name: str, values: Tensor, *, unit: str = "nats", note: str = ""
     """Returns the mean of values (N,), one of each image, with its standard error s / sqrt(N)."""
     values = values.double().flatten()
     error = (values.std() / math.sqrt(len(values))).item() if len(values) > 1 else None
-    return Figure(name, values.mean().item(), error, unit, {"images": len(values), **protocol}, note)
+    protocol = {"images": len(values), **protocol}
+    return Figure(name, values.mean().item(), error, unit, protocol, note, values=values.cpu())
 
 
 def no_figure(name: str, why: str) -> Figure:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import glob
 import json
+import math
 import sys
 import time
+import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
+from zipfile import BadZipFile
 
+import numpy as np
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
@@ -29,6 +33,8 @@ from vaelab.experiment.report import flat
 from vaelab.numerics import seeded
 
 RESULTS = "evaluation.json"
+VALUES = "evaluation_values.npz"  # of every image, for differences between runs
+COMPARED = ("likelihood/elbo", "likelihood/bound")
 SPLITS = ("train", "val", "test")
 Item = TypeVar("Item")
 
@@ -61,6 +67,7 @@ def evaluate(cfg: DictConfig) -> dict[str, list[Figure]]:
             print(f"{directory}: {error}", file=sys.stderr)  # the others go on
     if refused:
         raise UserError(f"{len(refused)} of {len(runs)} runs could not be evaluated: {', '.join(refused)}")
+    print_differences(found)
     return found
 
 
@@ -96,7 +103,7 @@ def evaluate_run(directory: Path, parts: dict[str, Evaluation], cfg: DictConfig)
     """Evaluates one run; parts that were done before with the same settings are not done again."""
     file = find_checkpoint(directory, BEST.name)
     folder = directory if directory.is_dir() else directory.parent
-    results = stored_results(folder / RESULTS)
+    results, values = stored_results(folder / RESULTS), stored_values(folder / VALUES)
     subject = subject_of(file, folder, cfg)
     figures: list[Figure] = []
     for name, part in parts.items():
@@ -113,14 +120,17 @@ def evaluate_run(directory: Path, parts: dict[str, Evaluation], cfg: DictConfig)
                     measured = part(subject)
                 except ValueError as error:
                     raise UserError(f"{name}: {error}") from error
+            measured = [with_protocol(figure, subject) for figure in measured]
             stored = {
                 "settings": settings,
                 "seconds": round(time.perf_counter() - start, 3),
-                "figures": [asdict(with_protocol(figure, subject)) for figure in measured],
+                "figures": [plain(figure) for figure in measured],
             }
+            values |= {figure.name: figure.values.numpy() for figure in measured if figure.values is not None}
+            save_values(folder / VALUES, values)
             results[name] = stored
             write_json(folder / RESULTS, results)  # after every part: what is done stays done
-        figures += [Figure(**figure) for figure in stored["figures"]]
+        figures += [with_values(Figure(**figure), values) for figure in stored["figures"]]
     print_figures(folder, figures)
     to_tensorboard(file, folder, figures)
     return figures
@@ -191,9 +201,39 @@ def checksum(file: Path) -> str:
     return f"{file.name} {stat.st_size} {int(stat.st_mtime)}"
 
 
+def stored_values(file: Path) -> dict[str, np.ndarray]:
+    """Returns the values of every image that were stored before, by figure; none from a file that cannot be read."""
+    try:
+        with np.load(file) as found:
+            return dict(found)
+    except (OSError, ValueError, BadZipFile):
+        return {}
+
+
+def save_values(file: Path, values: dict[str, np.ndarray]) -> None:
+    """Writes the values of every image; what was there stays until the new file is whole."""
+    draft = file.with_suffix(".part.npz")
+    np.savez_compressed(draft, **values)  # type: ignore[arg-type]
+    draft.replace(file)
+
+
 def with_protocol(figure: Figure, subject: Subject) -> Figure:
     """Adds to a figure what all of them depend on."""
-    return Figure(**{**asdict(figure), "protocol": {**subject.protocol, **figure.protocol}})
+    data = zlib.crc32(subject.images()[0].cpu().numpy().tobytes())
+    return replace(figure, protocol={**subject.protocol, **figure.protocol}, data=data)
+
+
+def plain(figure: Figure) -> dict[str, Any]:
+    """Returns a figure as it is stored, without the values of the images."""
+    return {key: value for key, value in asdict(figure).items() if key != "values"}
+
+
+def with_values(figure: Figure, values: dict[str, np.ndarray]) -> Figure:
+    """Adds the stored values of the images to a figure, if they belong to it."""
+    found = values.get(figure.name)
+    if figure.value is None or found is None or not math.isclose(found.mean(), figure.value, rel_tol=1e-9):
+        return figure
+    return replace(figure, values=torch.from_numpy(found))
 
 
 def bar(items: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
@@ -222,6 +262,40 @@ def print_figures(folder: Path, figures: list[Figure]) -> None:
             names = ", ".join(figure.name.partition("/")[2] for figure in group if figure.note == note)
             console.print(f"  {names}: {note}", soft_wrap=True)
     console.print(f"written  {folder / RESULTS}", soft_wrap=True)
+
+
+def difference(figure: Figure, other: Figure) -> tuple[float, float] | None:
+    """Returns the mean difference figure - other and its standard error; None unless both are of the same images.
+
+    What makes an image easy or hard for all models drops out: the error is that of the paired differences.
+    """
+    if figure.values is None or other.values is None:
+        return None
+    if (figure.protocol, figure.data) != (other.protocol, other.data):
+        return None
+    differences = figure.values - other.values
+    return differences.mean().item(), (differences.std() / math.sqrt(len(differences))).item()
+
+
+def print_differences(found: dict[str, list[Figure]]) -> None:
+    """Prints by how much runs fall behind the best of them, image by image; nothing where they cannot be compared."""
+    console = Console(highlight=False, markup=False)
+    for name in COMPARED:
+        measured = [
+            (f.value, run, f) for run, fs in found.items() for f in fs if f.name == name and f.value is not None
+        ]
+        if len(measured) < 2:
+            continue
+        (value, best, winner), *others = sorted(measured, key=lambda item: -item[0])
+        pairs = [(run, difference(figure, winner)) for _, run, figure in others]
+        if not any(pair for _, pair in pairs):
+            continue
+        console.print(f"{name}  best first, differences over the same {winner.protocol['images']} images", style="bold")
+        table = Table(box=None, pad_edge=False, show_header=False)
+        table.add_row(f"  {best}", f"{value:.2f}")
+        for run, pair in pairs:
+            table.add_row(f"  {run}", f"{pair[0]:+.3f} ± {pair[1]:.2g}" if pair else "measured otherwise")
+        console.print(table)
 
 
 def described(figures: Iterable[Figure]) -> list[str]:
