@@ -14,6 +14,7 @@ from vaelab.evaluation.base import Evaluation, Figure, Subject, mean_figure, no_
 from vaelab.evaluation.images import given, save_rows, unknown_classes, value_range
 from vaelab.metrics.anomaly import auroc
 from vaelab.metrics.features import FeatureNetwork, feature_network
+from vaelab.metrics.inception import InceptionFeatures
 from vaelab.metrics.samples import (
     class_shares,
     entropy,
@@ -27,6 +28,7 @@ from vaelab.models import M2
 
 COLUMNS = 12
 X = ("auto", "drawn", "mean")
+FEATURES = ("own", "inception")
 
 
 class Samples(Evaluation):
@@ -35,8 +37,10 @@ class Samples(Evaluation):
     Figures that end in `_floor` are those of as many training images in the place of the samples: what a perfect model
     would reach. Features come from a small classifier that is trained in place on the run's own training images, so
     that FID and KID compare between runs with the same `features` key in the protocol, and with nothing else.
+    `features=inception` takes those of an ImageNet classifier in their place, for natural images.
 
     Args:
+        features: `own`, or `inception` where torchvision's weights can be had.
         images: samples, and as many test images, at the most.
         x: what a sample is: `drawn` from p(x|z), its `mean` E[x|z], or `auto`: drawn where the likelihood gives such
             data a probability, so that samples and data are of one kind, and the mean otherwise.
@@ -54,6 +58,7 @@ class Samples(Evaluation):
     def __init__(
         self,
         *,
+        features: str = "own",
         images: int = 5000,
         x: str = "auto",
         k: int = 5,
@@ -63,6 +68,7 @@ class Samples(Evaluation):
         training_images: int = 20_000,
         cache: str | None = None,
     ) -> None:
+        self.features = one_of("features", features, FEATURES)
         self.images = positive_int("images", images)
         self.x = one_of("x", x, X)
         self.k = positive_int("k", k)
@@ -81,6 +87,7 @@ class Samples(Evaluation):
         """
         if subject.split == "train":
             raise ValueError("samples are compared with images that were not trained on; choose split=test or val")
+        inception = InceptionFeatures(subject.model.device) if self.features == "inception" else None
         test, test_y = self._real(subject)
         train, train_y = subject.images("train", len(subject.splits["train"]))
         number = min(len(test), len(train))
@@ -107,9 +114,15 @@ class Samples(Evaluation):
                 folder=subject.folder if self.cache is None else Path(self.cache),
                 progress=subject.progress(range(self.steps), "feature network", self.steps),
             )
-        protocol = {"x": how, "features": key, **given(subject.model)}
-        read = {"": network.read(samples), "_floor": network.read(train[some])}
-        real, real_logits = network.read(test)
+        low, high = value_range(subject)
+
+        def read_by(images: Tensor) -> tuple[Tensor, Tensor]:
+            features, logits = network.read(images)
+            return (features if inception is None else inception.embed((images - low) / (high - low))), logits
+
+        protocol = {"x": how, "features": key if inception is None else "torchvision inception", **given(subject.model)}
+        read = {"": read_by(samples), "_floor": read_by(train[some])}
+        real, real_logits = read_by(test)
         figures = [figure for end, (z, _) in read.items() for figure in self._distances(end, real, z, protocol)]
         scores = {end: logits for end, (_, logits) in read.items()}
         figures += self._classes(scores, real_logits, test_y, network, protocol)
