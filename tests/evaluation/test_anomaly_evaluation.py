@@ -14,6 +14,7 @@ from torch import Tensor
 from vaelab.data import Images
 from vaelab.data.sources import Source
 from vaelab.evaluation import Anomaly, Subject
+from vaelab.evaluation.anomaly import shape_matched
 
 KINDS = ("noise", "inverted", "gaussian", "masking", "salt_and_pepper")
 
@@ -105,6 +106,23 @@ def test_another_data_set_of_the_same_images_cannot_be_told_apart_and_black_ones
     assert by_name(Anomaly(k=0, other=Given(black))(case))["anomaly/other/elbo/auroc"].value == 1
 
 
+def test_another_data_set_is_brought_to_the_same_shape() -> None:
+    """Averages are kept: of brightness by the size, of colours by a grey model."""
+    colours = torch.rand(4, 3, 12, 12, generator=torch.Generator().manual_seed(0)).mul(255).byte()
+    images = Images(x=colours, y=torch.arange(4))
+    same = shape_matched(images, (3, 12, 12), "")
+    assert same is images
+    grey = shape_matched(images, (1, 6, 6), "")
+    assert grey.shape == (1, 6, 6)
+    assert grey.support == "levels"
+    wanted = torch.nn.functional.avg_pool2d(colours.float().mean(1, keepdim=True), 2).mean((1, 2, 3))
+    torch.testing.assert_close(grey.x.float().mean((1, 2, 3)), wanted, atol=1.5, rtol=0)
+    back = shape_matched(grey, (3, 24, 24), "")
+    assert back.shape == (3, 24, 24)
+    assert (back.x[:, 0] == back.x[:, 2]).all()
+    torch.testing.assert_close(back.x.float().mean((1, 2, 3)), grey.x.float().mean((1, 2, 3)), atol=2.0, rtol=0)
+
+
 def test_a_deterministic_code_has_no_bound_and_says_so(tmp_path: Path) -> None:
     figures = by_name(Anomaly()(subject(Oracle(kl=None), tmp_path)))
     for score in ("elbo", "bound", "complexity"):
@@ -114,8 +132,9 @@ def test_a_deterministic_code_has_no_bound_and_says_so(tmp_path: Path) -> None:
 
 def test_data_that_does_not_fit_and_too_few_images_are_refused(tmp_path: Path) -> None:
     case = subject(Oracle(), tmp_path)
-    with pytest.raises(ValueError, match=r"other: given images has images of \(1, 6, 6\), not of \(1, 8, 8\)"):
-        Anomaly(k=0, other=Given(shapes(9, 0, side=6)))(case)
+    real = Images(x=3 * torch.rand(9, 1, 6, 6), y=torch.zeros(9).long(), scale=1)
+    with pytest.raises(ValueError, match=r"other: given images has images of \(1, 6, 6\) with values outside"):
+        Anomaly(k=0, other=Given(real))(case)
     with pytest.raises(ValueError, match="at least 2 images of known classes are needed, but there are 1"):
         Anomaly(images=1)(case)
     with pytest.raises(ValueError, match="k must be a whole number of at least 1"):

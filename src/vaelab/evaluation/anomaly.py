@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from vaelab.checks import positive_int
+from vaelab.data import Images
 from vaelab.data.sources import Source
 from vaelab.evaluation.base import Evaluation, Figure, Subject, no_figure
 from vaelab.evaluation.images import given, in_support, levels, told, unknown_classes, value_range
@@ -41,7 +43,7 @@ class Anomaly(Evaluation):
         draws: of z for every image in the ELBO.
         k: draws of z for every image in the bound; 0 leaves it out.
         images: normal images, and anomalies of each kind, at the most.
-        other: another data set with images of the same shape, of which the test images are taken.
+        other: another data set, of which the test images are taken, brought to the shape of this one's.
 
     Raises:
         ValueError: for a number below 1 (`k`: below 0).
@@ -79,12 +81,15 @@ class Anomaly(Evaluation):
             found = {}
             for label in unknown:
                 part = self._some(subject, x, y, y == label)
-                if len(part[0]) >= 2:
-                    found[label] = self._scores(subject, *part, f"class {label}", reasons)
-                    figures += compared(f"class_{label}", found[label], anomalies=f"class {label}")
+                if len(part[0]) < 2:
+                    figures.append(no_figure(f"anomaly/class_{label}", "one image of this class is too few; take more"))
+                    continue
+                found[label] = self._scores(subject, *part, f"class {label}", reasons)
+                figures += compared(f"class_{label}", found[label], anomalies=f"class {label}")
             figures += mean_over_classes(figures, [f"class_{label}" for label in found], list(reference))
         for kind, part in self._kinds(subject, normal):
-            figures += compared(kind, self._scores(subject, *part, kind, reasons), anomalies=kind)
+            what = self.other.origin if kind == "other" and self.other is not None else kind
+            figures += compared(kind, self._scores(subject, *part, kind, reasons), anomalies=what)
         return figures
 
     def _protocol(self, subject: Subject) -> dict[str, Any]:
@@ -117,15 +122,14 @@ class Anomaly(Evaluation):
         """Returns images of another data set, brought to the form of this one's; they get the labels of normal ones."""
         train, test = source.load()
         images = train if test is None else test
-        if images.shape != tuple(subject.model.x_shape):
-            raise ValueError(f"other: {source.origin} has images of {images.shape}, not of {subject.model.x_shape}")
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[: len(y)]
+        images = shape_matched(images.subset(order), subject.model.x_shape, source.origin)
         if subject.support == "binary" and images.support != "binary":
             threshold = subject.protocol.get("binarize") == "threshold"
             images = images.binarized("threshold" if threshold else "static", seed=subject.seed)
         if images.support == "real" and subject.support != "real":
             raise ValueError(f"other: {source.origin} has values outside [0, 1], which this model cannot score")
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[: len(y)]
-        return in_support(subject, images.batch(order)[0]), y[: len(order)]
+        return in_support(subject, images.batch(slice(None))[0]), y[: len(images)]
 
     def _scores(
         self, subject: Subject, x: Tensor, y: Tensor, description: str, reasons: dict[str, str]
@@ -157,6 +161,26 @@ class Anomaly(Evaluation):
             for name, values in found.items():
                 parts.setdefault(name, []).append(values.cpu().double())
         return {name: torch.cat(parts[name]) for name in SCORES if name in parts}
+
+
+def shape_matched(images: Images, shape: Sequence[int], origin: str) -> Images:
+    """Returns images of another shape (C, H, W): enlarged or reduced, grey repeated over colours or colours averaged.
+
+    Raises:
+        ValueError: for values outside [0, 1], which have no grey levels to average.
+    """
+    channels, height, width = shape
+    if images.shape == (channels, height, width):
+        return images
+    if images.support == "real":
+        raise ValueError(
+            f"other: {origin} has images of {images.shape} with values outside [0, 1], not of {tuple(shape)}"
+        )
+    x = images.batch(slice(None))[0]
+    if channels != x.shape[1]:
+        x = x.mean(1, keepdim=True).expand(-1, channels, -1, -1)
+    x = functional.interpolate(x, size=(height, width), mode="bilinear", antialias=True)
+    return Images(x=(x * 255).round().byte(), y=images.y)
 
 
 def figures_of(

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from zipfile import BadZipFile
 
 import numpy as np
@@ -30,11 +30,13 @@ from vaelab.experiment.files import BEST, HYDRA_CONFIG, write_json
 from vaelab.experiment.instantiate import build
 from vaelab.experiment.load import find_checkpoint, load, read_checkpoint
 from vaelab.experiment.report import flat
+from vaelab.locations import CONF
 from vaelab.numerics import seeded
 
 RESULTS = "evaluation.json"
 VALUES = "evaluation_values.npz"  # of every image, for differences between runs
 COMPARED = ("likelihood/elbo", "likelihood/bound")
+OWN_DATA = ("arrays", "image_folder", "latents")  # data sets that are nothing without a place
 SPLITS = ("train", "val", "test")
 Item = TypeVar("Item")
 
@@ -83,7 +85,29 @@ def chosen(cfg: DictConfig) -> dict[str, Evaluation]:
         raise UserError(f"parts must be some of {', '.join(known)}, but is empty")
     if unknown := [name for name in wanted if name not in known]:
         raise UserError(f"parts must be some of {', '.join(known)}, but there is {', '.join(map(str, unknown))}")
-    return {name: build(cfg[name], name) for name in wanted}
+    return {name: build(with_other_data(cfg[name], name, cfg.data_root), name) for name in wanted}
+
+
+def with_other_data(part: DictConfig, name: str, root: str | None) -> DictConfig:
+    """Puts the source of a data set in the place of its name, as in `anomaly.other=digits`, or of its file.
+
+    Raises:
+        UserError: for a name that is neither of a data set nor of a file.
+    """
+    other = part.get("other")
+    if not isinstance(other, str):
+        return part
+    files = {file.stem: file for file in sorted((CONF / "data").glob("[!_]*.yaml")) if file.stem not in OWN_DATA}
+    if other in files:
+        data = OmegaConf.load(files[other])
+        if root is not None and "root" in data:
+            data.root = root
+        source = OmegaConf.create({"data": data}).data.source
+    elif Path(other).expanduser().is_file():
+        source = OmegaConf.create({"_target_": "vaelab.data.sources.Arrays", "path": other})
+    else:
+        raise UserError(f"{name}.other must be one of {', '.join(files)}, or a file of images, but is {other!r}")
+    return OmegaConf.merge(part, {"other": OmegaConf.to_container(source, resolve=True)})  # type: ignore[return-value]
 
 
 def directories(pattern: str) -> list[Path]:
@@ -245,23 +269,30 @@ def print_figures(folder: Path, figures: list[Figure]) -> None:
     """Prints the figures of a run part by part; above each what all of its figures share, below it what to know."""
     console = Console(highlight=False, markup=False)
     console.print(str(folder), style="bold", soft_wrap=True)
-    for part, members in groupby(figures, key=lambda figure: figure.name.partition("/")[0]):
+    for part, members in groupby(figures, key=heading):
         group = list(members)
         measured = [figure for figure in group if figure.value is not None]
         shared = [item for item in described(measured[:1]) if all(item in described([f]) for f in measured)]
         console.print(f"{part}  {', '.join(shared)}".rstrip(), style="bold")
         table = Table(box=None, pad_edge=False, show_header=False)
         for column in ("figure", "value", "error", "unit", "protocol"):
-            table.add_column(justify="right" if column in ("value", "error") else "left", overflow="fold")
+            justify: Literal["left", "right"] = "right" if column in ("value", "error") else "left"
+            table.add_column(justify=justify, overflow="fold", no_wrap=column == "figure")
         for figure in measured:
             own = ", ".join(item for item in described([figure]) if item not in shared)
             error = "" if figure.error is None else f"± {figure.error:.2g}"
-            table.add_row(f"  {figure.name.partition('/')[2]}", f"{figure.value:.5g}", error, figure.unit, own)
+            table.add_row(f"  {figure.name.removeprefix(part + '/')}", f"{figure.value:.5g}", error, figure.unit, own)
         console.print(table)
         for note in dict.fromkeys(figure.note for figure in group if figure.note):
-            names = ", ".join(figure.name.partition("/")[2] for figure in group if figure.note == note)
+            names = ", ".join(figure.name.removeprefix(f"{part}/") for figure in group if figure.note == note)
             console.print(f"  {names}: {note}", soft_wrap=True)
     console.print(f"written  {folder / RESULTS}", soft_wrap=True)
+
+
+def heading(figure: Figure) -> str:
+    """Returns under what a figure is printed: its part of the evaluation, and the kind within it if there are many."""
+    names = figure.name.split("/")
+    return "/".join(names[: 2 if len(names) > 3 else 1])
 
 
 def difference(figure: Figure, other: Figure) -> tuple[float, float] | None:
