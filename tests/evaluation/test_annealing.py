@@ -57,7 +57,7 @@ def subject(model, tmp_path, *, limit=None):
 )
 @pytest.mark.parametrize("start", ["posterior", "prior"])
 def test_both_starts_find_what_importance_sampling_finds_in_an_easy_model(sampler, prior, start, tmp_path):
-    annealing = Annealing(**{**SMALL, "limit": 20, "k": 2000, "chains": 30, "rows": 600}, start=start)
+    annealing = Annealing(**{**SMALL, "limit": 20, "k": 2000, "chains": 30, "steps": 50, "rows": 600}, start=start)
     log_px, effective, gain, gap = annealing(subject(model(sampler, prior), tmp_path))
     assert [figure.name for figure in (log_px, effective, gain, gap)] == NAMES
     assert log_px.error > 0

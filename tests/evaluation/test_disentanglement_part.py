@@ -50,7 +50,7 @@ def test_the_factors_themselves_are_perfect(tmp_path: Path) -> None:
     assert found["sap"].value > 0.8  # type: ignore[operator]
     assert found["mig"].value > 0.7  # type: ignore[operator]  # the plug-in estimate of mutual information is too large
     assert all(figure.protocol["factors"] == "shape scale rotation x y" for figure in found.values())
-    with_error = ("mig", "modularity", "dci_informativeness", "factor_vae_score", "beta_vae_score")
+    with_error = ("mig", "sap", "modularity", "dci_informativeness", "factor_vae_score", "beta_vae_score")
     assert all((found[name].error is not None) == (name in with_error) for name in NAMES)
 
 

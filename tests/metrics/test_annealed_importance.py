@@ -1,5 +1,6 @@
 """Annealed importance sampling against a model whose evidence is known."""
 
+import math
 from typing import NamedTuple
 
 import pytest
@@ -8,7 +9,9 @@ from torch import Tensor, nn
 from torch.distributions import Independent, MultivariateNormal, Normal
 
 from vaelab.likelihoods import GaussianLikelihood
+from vaelab.metrics import annealed_importance
 from vaelab.metrics.annealed_importance import (
+    PILOTS,
     annealed_log_weights,
     annealed_weights,
     bidirectional_bounds,
@@ -111,9 +114,9 @@ def test_the_exact_posterior_has_weights_without_variance_whatever_the_steps(lin
         p = Independent(Normal(w(z), 0.3), 1)
         return linear.model.prior().log_prob(z) + p.log_prob(x)
 
-    z = posterior.sample((3,)).detach()
+    z = posterior.sample((3 + PILOTS,)).detach()
     for steps in (1, 7):
-        log_weights = annealed_log_weights(posterior.log_prob, joint, z, scale=torch.ones(LATENTS), steps=steps)
+        log_weights, _ = annealed_log_weights(posterior.log_prob, joint, z, scale=torch.ones(LATENTS), steps=steps)
         torch.testing.assert_close(log_weights, linear.log_evidence.expand(3, -1), atol=1e-8, rtol=0)
 
 
@@ -123,16 +126,16 @@ def test_one_step_is_plain_importance_sampling(linear):
     torch.manual_seed(3)
     q = linear.model.encode(linear.x)
     q.sample((200,))
-    z = q.sample((5,))
+    z = q.sample((PILOTS + 5,))[PILOTS:]
     p = Independent(Normal(linear.model.decoder.linear(z), 0.3), 1).log_prob(linear.x.flatten(1))
     torch.testing.assert_close(log_weights, linear.model.prior().log_prob(z) + p - q.log_prob(z))
 
 
 def test_the_bidirectional_gap_is_positive_holds_the_truth_and_closes_with_steps(linear):
     gaps = []
-    for steps in (5, 100):
+    for steps in (5, 200):
         torch.manual_seed(0)
-        below, above = bidirectional_bounds(linear.model, 100, chains=8, steps=steps, leapfrogs=3)
+        below, above = bidirectional_bounds(linear.model, 100, chains=8, steps=steps, leapfrogs=5)
         gap = above - below
         assert gap.mean() > -2 * gap.std() / 10
         gaps.append(gap.mean())
@@ -145,10 +148,70 @@ def test_the_bounds_lie_on_both_sides_of_the_evidence():
     torch.manual_seed(0)
     wide, narrow = (Independent(Normal(torch.zeros(400, 3), s), 1) for s in (1.0, 0.1))
     options = {"scale": torch.full((3,), 0.1), "steps": 4, "leapfrogs": 2}
-    up = annealed_log_weights(wide.log_prob, narrow.log_prob, wide.sample((4,)), **options)
-    down = annealed_log_weights(narrow.log_prob, wide.log_prob, narrow.sample((4,)), **options)
+    up, _ = annealed_log_weights(wide.log_prob, narrow.log_prob, wide.sample((6,)), **options)
+    down, _ = annealed_log_weights(narrow.log_prob, wide.log_prob, narrow.sample((6,)), **options)
     assert log_mean(up).mean() < -0.1
     assert -log_mean(down).mean() > 0.1
+
+
+def two_modes(z: Tensor) -> Tensor:
+    """log density of a narrow and a wide mode, which want other step sizes."""
+    modes = Normal(torch.tensor([-2.0, 2.0]).double(), torch.tensor([0.2, 1.0]).double())
+    return modes.log_prob(z).logsumexp(-1) - math.log(2)
+
+
+def test_a_single_chain_is_unbiased_however_fast_the_step_size_adapts(monkeypatch):
+    """A chain that steered itself would move more where it is accepted more, and have a mean weight of 1.12 here."""
+    monkeypatch.setattr(annealed_importance, "RATE", 1.0)
+    torch.manual_seed(0)
+    z = 3 * torch.randn(PILOTS + 1, 5000, 1).double()
+    start = Independent(Normal(torch.zeros(1).double(), 3.0), 1).log_prob
+    log_weights, _ = annealed_log_weights(start, two_modes, z, scale=torch.ones(1).double(), steps=40, leapfrogs=2)
+    weights = log_weights[0].exp()
+    assert abs(weights.mean() - 1) < 3 * weights.std() / len(weights) ** 0.5
+
+
+def test_given_step_sizes_are_taken_and_spare_the_pilots():
+    torch.manual_seed(0)
+    wide, narrow = (Independent(Normal(torch.zeros(50, 2).double(), s), 1).log_prob for s in (1.0, 0.1))
+    z, options = torch.randn(6, 50, 2).double(), {"scale": torch.ones(2).double(), "steps": 9}
+    torch.manual_seed(1)
+    log_weights, step_sizes = annealed_log_weights(wide, narrow, z, **options)
+    assert (step_sizes[0] == 0.1).all()
+    assert len(step_sizes.unique()) > 50  # of every problem its own
+    torch.manual_seed(1)
+    again, same = annealed_log_weights(wide, narrow, z, **options, step_sizes=step_sizes)
+    assert torch.equal(same, step_sizes)
+    assert torch.equal(again[PILOTS:], log_weights)
+
+
+def test_chains_go_back_in_the_steps_in_which_others_came(linear, monkeypatch):
+    """Step sizes found on the way back would depend on the exact draw from which it starts."""
+    runs = []
+
+    def spy(*ends, step_sizes=None, **options):
+        found = annealed_log_weights(*ends, step_sizes=step_sizes, **options)
+        runs.append((step_sizes, found[1]))
+        return found
+
+    monkeypatch.setattr(annealed_importance, "annealed_log_weights", spy)
+    bidirectional_bounds(linear.model, 5, chains=3, steps=20, leapfrogs=2)
+    (_, there), (given, back) = runs
+    assert torch.equal(given, there.flip(0))
+    assert torch.equal(back, given)
+
+
+def test_neither_the_unit_of_the_latents_nor_a_constant_factor_matters():
+    wide, narrow = (Independent(Normal(torch.zeros(20, 2).double(), s), 1).log_prob for s in (1.0, 0.1))
+    z = torch.randn(6, 20, 2, generator=torch.Generator().manual_seed(0)).double()
+    found = []
+    for unit in (1.0, 1024.0):
+        torch.manual_seed(1)
+        scale = torch.full((2,), 0.1 * unit).double()
+        # Densities of z * unit but for the Jacobian, which the weights do not need; and 5 nats more of the target.
+        ends = [lambda v, u=unit: wide(v / u), lambda v, u=unit: narrow(v / u) + (5.0 if u > 1 else 0.0)]
+        found.append(annealed_log_weights(*ends, z * unit, scale=scale, steps=9)[0])
+    torch.testing.assert_close(found[1], found[0] + 5)
 
 
 def test_inverse_temperatures_rise_from_0_to_1_symmetrically():
@@ -177,6 +240,9 @@ def test_refusals(linear):
     ):
         with pytest.raises(ValueError, match=words):
             annealed_weights(linear.model, linear.x, **options)
+    one = Independent(Normal(torch.zeros(4, 2), 1.0), 1)
+    with pytest.raises(ValueError, match="needs more than 2 chains, which find the step sizes, but has 2"):
+        annealed_log_weights(one.log_prob, one.log_prob, one.sample((2,)), scale=torch.ones(2))
     sphere = linear_model()
     sphere.sampler = VonMisesFisherSampler(in_shape=(PIXELS,), latent_shape=(LATENTS,))
     with pytest.raises(ValueError, match="Euclidean space, but those of this model lie on the unit sphere"):

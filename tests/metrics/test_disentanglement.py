@@ -66,6 +66,16 @@ def test_neither_the_order_nor_the_scale_nor_the_sign_of_dimensions_matters(name
 
 
 @every_score
+def test_neither_the_order_of_images_nor_that_of_factors_matters(name: str) -> None:
+    codes = FACTORS + np.random.default_rng(1).normal(size=FACTORS.shape) * [0.2, 0.4, 0.6]
+    order = np.random.default_rng(2).permutation(3000)
+    exact = name in ("mig", "modularity")  # the others split images in halves, or draw some
+    expected = SCORES[name](codes, FACTORS)
+    assert SCORES[name](codes[order], FACTORS[order]) == pytest.approx(expected, abs=1e-9 if exact else 0.05)
+    assert SCORES[name](codes, FACTORS[:, [2, 0, 1]]) == pytest.approx(expected, abs=1e-9 if exact else 0.05)
+
+
+@every_score
 def test_constant_dimensions_beside_perfect_ones_change_nothing(name: str) -> None:
     codes = np.concatenate([np.full((3000, 2), 3.3), FACTORS], 1)
     assert SCORES[name](codes, FACTORS) == pytest.approx(1.0, abs=0.02)
@@ -75,6 +85,23 @@ def test_constant_dimensions_beside_perfect_ones_change_nothing(name: str) -> No
 def test_nothing_but_constant_dimensions_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="all latent dimensions are constant"):
         SCORES[name](np.ones((3000, 4)), FACTORS)
+
+
+@every_score
+def test_a_factor_with_one_value_and_codes_that_are_no_numbers_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="factor 1 has the same value for all images; leave it out"):
+        SCORES[name](FACTORS.astype(float), FACTORS * [1, 0, 1])
+    with pytest.raises(ValueError, match="codes must be finite"):
+        SCORES[name](np.where(FACTORS == 1, np.inf, FACTORS), FACTORS)
+
+
+@every_score
+def test_a_single_factor_is_refused_where_factors_are_told_apart(name: str) -> None:
+    if name in ("mig", "sap"):
+        assert SCORES[name](FACTORS.astype(float), FACTORS[:, :1]) == pytest.approx(1, abs=0.06)
+    else:
+        with pytest.raises(ValueError, match=r"at least (two|2 latent dimensions and 2 factors|1 latent .* 2 factors)"):
+            SCORES[name](FACTORS.astype(float), FACTORS[:, :1])
 
 
 @every_score
@@ -113,6 +140,12 @@ def test_two_copies_of_perfect_codes_are_neither_compact_nor_less_modular() -> N
     assert found.completeness < 0.9
     assert SCORES["factor_vae"](codes, FACTORS) == 1
     assert SCORES["beta_vae"](codes, FACTORS) == 1
+
+
+def test_a_dimension_knows_all_of_its_own_factor_and_nothing_of_another() -> None:
+    a, b = np.indices((4, 5)).reshape(2, -1).repeat(3, 1)
+    found = mutual_information(np.stack([a, b], 1), np.stack([a, b], 1))
+    np.testing.assert_allclose(found, np.diag(np.log([4, 5])), atol=1e-9)
 
 
 def test_mutual_information_is_that_of_the_cells() -> None:
@@ -166,7 +199,7 @@ def test_a_group_shares_its_factor_and_nothing_else() -> None:
         (np.zeros((5, 2)), np.zeros((4, 2), dtype=int), r"of the same N >= 2 images"),
         (np.zeros(5), np.zeros((5, 1), dtype=int), r"codes must be \(N, D\)"),
         (np.eye(5), np.eye(5), "whole numbers that name values"),
-        (np.full((5, 2), np.nan), np.eye(5, dtype=int), "NaN"),
+        (np.full((5, 2), np.nan), np.eye(5, dtype=int), "NaN or infinite; train the encoder anew"),
         (np.eye(5), np.ones((5, 2), dtype=int), "factor 0 has the same value for all"),
         (np.eye(5)[:, :1], np.eye(5, dtype=int), "at least 2 latent dimensions"),
     ],
@@ -187,3 +220,25 @@ def test_too_few_images_are_refused() -> None:
         FixedFactor(FACTORS.astype(float), rare)
     with pytest.raises(ValueError, match="at least two"):
         factor_vae_score(FixedFactor(FACTORS.astype(float), FACTORS), np.ones(3), 1)
+    # The only image that differs lies in the half that is not learned from, or is left alone in its leaf.
+    codes, factors = np.zeros((40, 2)), np.stack([np.arange(40) % 2, np.arange(40) // 2 % 2], 1)
+    codes[0] = 1
+    with pytest.raises(ValueError, match="40 images are too few for forests to learn from; take more"):
+        dci(codes, factors)
+
+
+def test_impossible_settings_are_refused() -> None:
+    codes, sampler = FACTORS.astype(float), FixedFactor(FACTORS.astype(float), FACTORS)
+    with pytest.raises(ValueError, match="bins must be at least 2, but is 1"):
+        mig(codes, FACTORS, bins=1)
+    with pytest.raises(ValueError, match="trees must be a whole number of at least 1"):
+        dci(codes, FACTORS, trees=0)
+    with pytest.raises(ValueError, match="size must be at least 2 images"):
+        factor_vae_score(sampler, sampler.scale, 3, size=1)
+    with pytest.raises(ValueError, match="size must be a whole number of at least 1"):
+        beta_vae_score(sampler, sampler.scale, 3, size=0)
+    for score in (factor_vae_score, beta_vae_score):
+        with pytest.raises(ValueError, match="votes must be a whole number of at least 1"):
+            score(sampler, sampler.scale, 3, votes=0)
+        with pytest.raises(ValueError, match="2 votes are too few for 3 factors: one of them has none; take more"):
+            score(sampler, sampler.scale, 3, votes=2)

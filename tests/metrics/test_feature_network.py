@@ -33,6 +33,24 @@ def test_it_learns_to_tell_the_classes_apart() -> None:
     assert (network.read(x)[1].argmax(1) == y).float().mean() > 0.9
 
 
+def test_labels_of_other_images_teach_it_nothing() -> None:
+    x, y = bars(200, 0)
+    other = y[torch.randperm(200, generator=torch.Generator().manual_seed(5))]
+    network, _ = feature_network(x, other, steps=60, device=CPU)
+    x, y = bars(200, 1)
+    assert abs((network.read(x)[1].argmax(1) == y).float().mean() - 0.5) < 0.2
+
+
+def test_an_image_has_the_same_features_whatever_is_read_beside_it() -> None:
+    network, _ = feature_network(*bars(100, 0), steps=3, device=CPU)
+    x, _ = bars(30, 1)
+    features, logits = network.read(x)
+    order = torch.randperm(30, generator=torch.Generator().manual_seed(0))
+    for found, expected in zip(network.read(x[order]), (features, logits), strict=True):
+        torch.testing.assert_close(found, expected[order], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(network.read(x[4:5])[0], features[4:5], atol=1e-5, rtol=1e-5)
+
+
 def test_features_are_standardised_on_the_training_images() -> None:
     x, y = bars(200, 0)
     features, _ = feature_network(x, y, steps=5, device=CPU)[0].read(x)
@@ -79,5 +97,7 @@ def test_any_image_size_fits(shape: tuple[int, int, int]) -> None:
 def test_nothing_to_learn_from_is_refused() -> None:
     with pytest.raises(ValueError, match="needs training images"):
         feature_network(torch.zeros(0, 1, 8, 8), torch.zeros(0), steps=1, device=CPU)
+    with pytest.raises(ValueError, match="every image needs a label, -1 for none, but there are 4 images and 3 labels"):
+        feature_network(bars(4, 0)[0], torch.zeros(3), steps=1, device=CPU)
     with pytest.raises(ValueError, match="steps must be a whole number of at least 1"):
         feature_network(*bars(4, 0), steps=0, device=CPU)

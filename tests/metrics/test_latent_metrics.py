@@ -89,6 +89,30 @@ def test_neither_batches_nor_memory_change_a_figure() -> None:
             torch.testing.assert_close(getattr(other, name), getattr(results[0], name))
 
 
+def test_neither_the_order_of_images_nor_that_of_dimensions_matters() -> None:
+    mean = torch.randn(60, 3).double()
+    q, p = gaussian(mean, 0.4), gaussian(torch.zeros(3).double(), 1.0)
+    z, rows = q.sample(), torch.randperm(60)
+    found = aggregate_parts(z, q.log_prob(z), p.log_prob(z), [q])
+    order = torch.tensor([2, 0, 1])
+    for x, m, log_q in ((z[rows], mean, q.log_prob(z)[rows]), (z[rows][:, order], mean[:, order], q.log_prob(z)[rows])):
+        other = aggregate_parts(x, log_q, p.log_prob(x), [gaussian(m, 0.4)])
+        for name in ("mutual_information", "marginal_kl", "total_correlation", "dimension_wise_kl"):
+            torch.testing.assert_close(getattr(other, name), getattr(found, name)[rows])
+
+
+def test_information_and_total_correlation_have_no_unit() -> None:
+    """A shift and a scale of every dimension change log q(z), log q(z|x) and the product alike."""
+    mean, shift, scale = torch.randn(60, 2).double(), torch.tensor([5.0, -3.0]), torch.tensor([0.01, 100.0])
+    q, moved = gaussian(mean, 0.4), gaussian(mean * scale + shift, 0.4 * scale.double())
+    z = q.sample()
+    x = z * scale + shift
+    one = aggregate_parts(z, q.log_prob(z), torch.zeros(60), [q])
+    other = aggregate_parts(x, moved.log_prob(x), torch.zeros(60), [moved])
+    torch.testing.assert_close(other.mutual_information, one.mutual_information)
+    torch.testing.assert_close(other.total_correlation, one.total_correlation)
+
+
 def test_a_posterior_with_correlations_has_no_total_correlation_but_a_mutual_information() -> None:
     mean, c = torch.randn(200, 2).double(), torch.tensor([[1.0, 0.5], [0.5, 1.0]]).double()
     q = MultivariateNormal(mean, c)
@@ -117,6 +141,20 @@ def test_activity_is_the_variance_of_the_posterior_means() -> None:
     assert active_units(activity, threshold=0.0) == 3
 
 
+def test_activity_does_not_depend_on_order_or_shift_and_grows_with_the_square_of_the_scale() -> None:
+    means, order = torch.randn(200, 3).double(), torch.randperm(200)
+    activity = mean_covariance(means, means)
+    torch.testing.assert_close(mean_covariance(means[order] + 7, means[order] + 7), activity)
+    torch.testing.assert_close(mean_covariance(-10 * means.flip(1), -10 * means.flip(1)), 100 * activity.flip(0))
+
+
+def test_constant_means_and_those_of_other_images_have_no_activity() -> None:
+    constant = torch.full((50, 2), 0.3)
+    assert active_units(mean_covariance(constant, constant)) == 0
+    means = torch.randn(20_000, 3)
+    assert mean_covariance(means, means[torch.randperm(20_000)]).abs().max() < 0.04
+
+
 def test_activity_is_free_of_the_noise_of_draws_above() -> None:
     means = torch.randn(20_000, 1) * 0.5
     first, second = means + torch.randn_like(means), means + torch.randn_like(means)
@@ -128,6 +166,10 @@ def test_activity_is_free_of_the_noise_of_draws_above() -> None:
 def test_wrong_input_is_refused_in_a_sentence() -> None:
     with pytest.raises(ValueError, match="at least two images"):
         mean_covariance(torch.zeros(1, 3), torch.zeros(1, 3))
+    with pytest.raises(ValueError, match=r"they are \(4, 3\) and \(4, 2\)"):
+        mean_covariance(torch.zeros(4, 3), torch.zeros(4, 2))
+    with pytest.raises(ValueError, match="posterior means must be finite"):
+        mean_covariance(torch.full((4, 3), math.nan), torch.zeros(4, 3))
     q = gaussian(torch.zeros(4, 2), 1.0)
     with pytest.raises(ValueError, match="there are 4, 4, 3 and 4"):
         aggregate_parts(torch.zeros(4, 2), torch.zeros(4), torch.zeros(3), [q])

@@ -116,6 +116,20 @@ def mean_figure(name: str, values: Tensor, *, unit: str = "nats", note: str = ""
     return Figure(name, values.mean().item(), error, unit, protocol, note, values=values.cpu())
 
 
+def bootstrap_error(score: Callable[[Tensor], float], number: int, *, resamples: int = 20, seed: int = 0) -> float:
+    """Returns the standard error of a score by a bootstrap: its deviation over resamples of the images.
+
+    Args:
+        score: of the images that indices (number,) name, some of them several times.
+        number: of images.
+        resamples: how many sets are drawn.
+        seed: of the draws.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    found = [score(torch.randint(number, (number,), generator=generator)) for _ in range(resamples)]
+    return torch.tensor(found, dtype=torch.float64).std().item()
+
+
 def no_figure(name: str, why: str) -> Figure:
     """Returns a figure without a value that says why there is none."""
     return Figure(name, None, note=why)

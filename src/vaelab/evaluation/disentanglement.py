@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from vaelab.checks import positive_int
-from vaelab.evaluation.base import Evaluation, Figure, Subject, mean_figure, no_figure
+from vaelab.evaluation.base import Evaluation, Figure, Subject, bootstrap_error, mean_figure, no_figure
 from vaelab.evaluation.latents import binomial_error, codes
 from vaelab.metrics import disentanglement as metrics
 from vaelab.metrics.disentanglement import FixedFactor
 
+DCI_PARTS = 4  # disjoint parts of the images, for its standard error
 NAMES = (
     "mig",
     "dci_disentanglement",
@@ -30,8 +33,8 @@ class Disentanglement(Evaluation):
     """MIG, DCI, SAP, FactorVAE score, beta-VAE score and modularity of the posterior means, for known factors.
 
     Standard errors: over votes (FactorVAE and beta-VAE score), over images (informativeness), by bootstrap over images
-    (MIG and modularity); of the others there are none. All of them leave out the variance between training runs, which
-    is usually much larger (Locatello et al. 2019).
+    (MIG, SAP and modularity), over disjoint parts of the images (DCI). All of them leave out the variance between
+    training runs, which is usually much larger (Locatello et al. 2019).
 
     Args:
         images: images of the split, at the most.
@@ -108,17 +111,34 @@ class Disentanglement(Evaluation):
 
     def _dci(self, z: np.ndarray, v: np.ndarray, seed: int) -> list[Figure]:
         found = metrics.dci(z, v, seed=seed)
+        protocol = {"error": f"over {DCI_PARTS} parts of the images"}
         informativeness = mean_figure("disentanglement/dci_informativeness", torch.from_numpy(found.correct), unit="")
         informativeness = replace(informativeness, protocol={"scored_on": len(found.correct)})
         return [
-            Figure("disentanglement/dci_disentanglement", found.disentanglement),
-            Figure("disentanglement/dci_completeness", found.completeness),
+            *(
+                Figure(f"disentanglement/dci_{name}", getattr(found, name), error, protocol=protocol)
+                for name, error in self._dci_errors(z, v, seed).items()
+            ),
             informativeness,
         ]
 
+    def _dci_errors(self, z: np.ndarray, v: np.ndarray, seed: int) -> dict[str, float | None]:
+        """Returns standard errors over disjoint parts: of resamples, a forest would be scored on what it has seen."""
+        try:
+            parts = [metrics.dci(z[i::DCI_PARTS], v[i::DCI_PARTS], seed=seed) for i in range(DCI_PARTS)]
+        except ValueError:  # too few images for as many parts
+            return {"disentanglement": None, "completeness": None}
+
+        def error(values: list[float]) -> float:
+            return float(np.std(values, ddof=1) / math.sqrt(DCI_PARTS))
+
+        return {
+            "disentanglement": error([part.disentanglement for part in parts]),
+            "completeness": error([part.completeness for part in parts]),
+        }
+
     def _sap(self, z: np.ndarray, v: np.ndarray, seed: int) -> list[Figure]:
-        del seed
-        return [Figure("disentanglement/sap", metrics.sap(z, v))]
+        return [Figure("disentanglement/sap", metrics.sap(z, v), self._bootstrap(metrics.sap, z, v, seed))]
 
     def _factor_vae(self, z: np.ndarray, v: np.ndarray, seed: int) -> list[Figure]:
         return self._votes("factor_vae_score", metrics.factor_vae_score, z, v, seed)
@@ -135,7 +155,9 @@ class Disentanglement(Evaluation):
     def _bootstrap(
         self, score: Callable[[np.ndarray, np.ndarray], float], z: np.ndarray, v: np.ndarray, seed: int
     ) -> float:
-        """Returns the standard deviation of a score over resamples of the images."""
-        rng = np.random.default_rng(seed)
-        rows = (rng.integers(len(z), size=len(z)) for _ in range(self.resamples))
-        return float(np.std([score(z[i], v[i]) for i in rows], ddof=1))
+        """Returns the standard error of a score over resamples of the images."""
+
+        def of(index: Tensor) -> float:
+            return score(z[index.numpy()], v[index.numpy()])
+
+        return bootstrap_error(of, len(z), resamples=self.resamples, seed=seed)

@@ -6,6 +6,7 @@ import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
@@ -18,7 +19,7 @@ from torch.distributions import Independent
 
 from vaelab.checks import at_least_zero, positive_int
 from vaelab.data import Images
-from vaelab.evaluation.base import Evaluation, Figure, Subject, mean_figure, no_figure
+from vaelab.evaluation.base import Evaluation, Figure, Subject, bootstrap_error, mean_figure, no_figure
 from vaelab.metrics import probe_accuracy
 from vaelab.metrics.latents import active_units, aggregate_parts, mean_covariance
 from vaelab.models import Model
@@ -43,15 +44,20 @@ class Group:
         name: `group_1/`, the top group, and so on; empty if there is only one.
         kl: its KL, (N,).
         kl_per_dim: that of its dimensions, or of the channels of a map, (N, D); None where there is no such.
-        activity: Var_x(E_q[z_j|x]) of its units, (D,); for maps all positions count; None where there is no such.
+        means: E_q[z|x] for two draws of the groups above, (2, N, D), of maps at all positions; None if there is none.
         may_collapse: whether q(z|x) has a density that the KL draws to the prior.
     """
 
     name: str
     kl: Tensor
     kl_per_dim: Tensor | None
-    activity: Tensor | None
+    means: Tensor | None
     may_collapse: bool
+
+    @cached_property
+    def activity(self) -> Tensor | None:
+        """Var_x(E_q[z_j|x]) of its units, (D,)."""
+        return None if self.means is None else mean_covariance(*self.means)
 
 
 class Latents(Evaluation):
@@ -109,12 +115,18 @@ class Latents(Evaluation):
         return figures
 
     def _active(self, group: Group, number: int) -> Figure:
-        assert group.activity is not None
-        active, units = active_units(group.activity, threshold=self.threshold), len(group.activity)
+        assert group.means is not None
+        means, units = group.means, group.means.shape[2]
+
+        def count(index: Tensor) -> int:
+            return active_units(mean_covariance(*means[:, index]), threshold=self.threshold)
+
+        active = count(torch.arange(number))
         note = f"posterior collapse: {active} of {units} units are active; {REMEDY}"
         return Figure(
             f"latents/active_units{'/' if group.name else ''}{group.name[:-1]}",
             active,
+            bootstrap_error(count, number),
             protocol={"images": number, "units": units, "threshold": self.threshold},
             note=note if group.may_collapse and active <= COLLAPSED * units else "",
         )
@@ -186,7 +198,11 @@ class Latents(Evaluation):
         pairs = [(kind, source) for kind in kinds for source in sources]
         for name, (kind, source) in zip(names, subject.progress(pairs, "probes", len(pairs)), strict=True):
             x_train, x_test = vectors[source]
-            accuracy = probe_accuracy((x_train, train.y), (x_test, images.y), classifier=kinds[kind])
+            try:
+                accuracy = probe_accuracy((x_train, train.y), (x_test, images.y), classifier=kinds[kind])
+            except ValueError as error:
+                figures.append(no_figure(name, str(error)))
+                continue
             protocol = {"images": len(images), "train_images": len(train), "dimensions": x_train.shape[1]}
             figures.append(Figure(name, accuracy, binomial_error(accuracy, len(images)), protocol=protocol))
         return figures
@@ -215,7 +231,7 @@ def groups(subject: Subject, images: Images) -> tuple[list[Group], bool]:
                 name=f"group_{i + 1}/" if len(kl[0]) > 1 else "",
                 kl=torch.cat([rows[i] for rows in kl]),
                 kl_per_dim=None if columns[0] is None else torch.cat(cast("list[Tensor]", columns)),
-                activity=None if pairs[0] is None else mean_covariance(*torch.cat(cast("list[Tensor]", pairs), 1)),
+                means=None if pairs[0] is None else torch.cat(cast("list[Tensor]", pairs), 1),
                 may_collapse=is_bound and not quantized,
             )
         )

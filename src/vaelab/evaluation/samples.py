@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vaelab.checks import one_of, positive_int
-from vaelab.evaluation.base import Evaluation, Figure, Subject, mean_figure, no_figure
+from vaelab.evaluation.base import Evaluation, Figure, Subject, bootstrap_error, mean_figure, no_figure
 from vaelab.evaluation.images import given, save_rows, unknown_classes, value_range
 from vaelab.metrics.anomaly import auroc
 from vaelab.metrics.features import FeatureNetwork, feature_network
@@ -183,11 +183,16 @@ class Samples(Evaluation):
         reference = class_shares(real.argmax(1), classes)
         for end, logits in scores.items():
             value, error = entropy(logits)
-            shares = class_shares(logits.argmax(1), classes)
+            guesses = logits.argmax(1)
+
+            def distance(index: Tensor, guesses: Tensor = guesses) -> float:
+                return float((class_shares(guesses[index], classes) - reference).abs().sum() / 2)
+
+            whole, spread = distance(torch.arange(len(guesses))), bootstrap_error(distance, len(guesses))
             shared = {"images": len(logits), "classes": classes, **protocol}
             figures += [
                 Figure(f"samples/entropy{end}", value, error, "nats", shared),
-                Figure(f"samples/class_distance{end}", float((shares - reference).abs().sum() / 2), None, "", shared),
+                Figure(f"samples/class_distance{end}", whole, spread, "", shared),
             ]
         guesses = scores[""].argmax(1)
         for label in range(classes):

@@ -23,7 +23,8 @@ Progress = Callable[[Sequence[float]], Iterable[float]]
 STARTS = ("posterior", "prior")
 STEEPNESS = 4.0  # of the sigmoid that b_t follows, as in the code of Wu et al. 2017
 ACCEPTANCE = 0.65  # of Hamiltonian proposals, what the step size aims at (Neal 2011, section 5.4.4.3)
-RATE = 0.05  # at which the logarithm of the step size follows the acceptance
+RATE = 0.2  # at which the logarithm of the step size follows the acceptance
+PILOTS = 2  # chains of every image that find the step sizes of the others
 DRAWS = 200  # of a distribution whose mean and standard deviation have no closed form
 
 
@@ -35,8 +36,9 @@ def annealed_log_weights(
     scale: Tensor,
     steps: int = 200,
     leapfrogs: int = 10,
+    step_sizes: Tensor | None = None,
     progress: Progress = iter,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Returns log importance weights (M, B), float64, of chains that go from one density to another in small steps.
 
     log w = sum_t (b_t - b_{t-1}) (log target(z_{t-1}) - log start(z_{t-1})), t = 1 ... T, where z_t is drawn by
@@ -44,22 +46,30 @@ def annealed_log_weights(
     (Neal 2001, section 2; Wu et al. 2017, section 2.3). E w is the integral of `target` over that of `start`: neither
     need be normalised, and with both swapped the chains run backwards.
 
-    The step size is adapted along the way to an acceptance of 65 %, so that the identity is exact only for many chains.
-    Deviation from the paper: one step size for all chains of a problem, so that no chain steers its own.
+    Deviation from the paper, where every chain adapts its own step size: the first two chains of each problem adapt
+    theirs along the way to an acceptance of 65 %, the others take the same, and the two have no weight. No chain that
+    counts has steered itself, so that the identity is exact.
 
     Args:
-        start: log density in nats, (M, B), of z (M, B, ...).
+        start: log density in nats, (P + M, B), of z (P + M, B, ...).
         target: that of the other end.
-        z: exact draws from `start`, (M, B, ...): M chains for each of B problems.
+        z: independent draws from `start`, (P + M, B, ...): P + M chains for each of B problems.
         scale: a length for every dimension, in which step sizes are measured; broadcastable to z.
         steps: T.
         leapfrogs: gradient steps of one proposal.
+        step_sizes: (T - 1, B), chosen without looking at z: P is 0. None finds them: P is 2.
         progress: wraps the sequence of b_t, for a progress bar.
 
+    Returns:
+        The log weights, and the step size of every move, (T - 1, B).
+
     Raises:
-        ValueError: for a number below 1.
+        ValueError: for a number below 1, or chains that are all needed to find the step sizes.
     """
     positive_int("steps", steps), positive_int("leapfrogs", leapfrogs)
+    pilots = PILOTS if step_sizes is None else 0
+    if len(z) <= pilots:
+        raise ValueError(f"annealing needs more than {pilots} chains, which find the step sizes, but has {len(z)}")
     reuse_memory()
 
     def evaluate(z: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,15 +85,16 @@ def annealed_log_weights(
         return values.reshape(*values.shape, *(1,) * (z.ndim - 2))
 
     with torch.no_grad():
-        step_size = z.new_full((z.shape[1],), 0.1)
+        step_size, taken = z.new_full((z.shape[1],), 0.1), z.new_empty(steps - 1, z.shape[1])
         logs, slopes = evaluate(z)
         log_weights = torch.zeros_like(logs[0], dtype=torch.float64)
-        for before, now in pairwise(progress(inverse_temperatures(steps))):
+        for t, (before, now) in enumerate(pairwise(progress(inverse_temperatures(steps)))):
             log_weights += (now - before) * (logs[1] - logs[0]).double()
             if now == 1:
                 break  # no weight depends on the last draw
             mix = logs.new_tensor([1 - now, now])
-            stride = lift(step_size) * scale
+            taken[t] = step_size if step_sizes is None else step_sizes[t]
+            stride = lift(taken[t]) * scale
             speed = torch.randn_like(z)
             energy = torch.tensordot(mix, logs, 1) - speed.square().flatten(2).sum(2) / 2
             new_z, new_logs, new_slopes = z, logs, slopes
@@ -98,8 +109,9 @@ def annealed_log_weights(
             z = torch.where(lift(accepted), new_z, z)
             logs = torch.where(accepted, new_logs, logs)
             slopes = torch.where(lift(accepted), new_slopes, slopes)
-            step_size = step_size * (RATE * (chance.mean(0) - ACCEPTANCE)).exp()
-    return log_weights
+            if pilots:
+                step_size = step_size * (RATE * (chance[:pilots].mean(0) - ACCEPTANCE)).exp()
+    return log_weights[pilots:], taken
 
 
 def inverse_temperatures(steps: int) -> list[float]:
@@ -129,21 +141,21 @@ def annealed_weights(
 ) -> Tensor:
     """Returns log weights (M, B), float64, in nats, of annealed importance sampling from q(z|x) or p(z) to p(x, z).
 
-    Their `log_mean` is at most log p(x) in expectation and approaches it with many steps, whatever the encoder
-    (Wu, Burda, Salakhutdinov & Grosse 2017, "On the quantitative analysis of decoder-based generative models"). The
-    start `posterior` is the diagonal Gaussian of the posterior's mean and standard deviation: a Gaussian posterior
-    itself, and of any other one a neighbour whose density is known everywhere.
+    Every weight is p(x) on average, so that their `log_mean` is at most log p(x) in expectation, and approaches it with
+    many steps, whatever the encoder (Wu, Burda, Salakhutdinov & Grosse 2017, "On the quantitative analysis of
+    decoder-based generative models"). The start `posterior` is the diagonal Gaussian of the posterior's mean and
+    standard deviation: a Gaussian posterior itself, and of any other one a neighbour whose density is known everywhere.
 
     Args:
         model: a flat VAE with latents in Euclidean space, in evaluation mode.
         x: images (B, C, H, W) in the data's own range, on the model's device.
         context: what a conditional model is given, (B, ...).
-        chains: M, of every image; the chains of all images are decoded at once.
+        chains: M, of every image, beside two that find the step sizes; those of all images are decoded at once.
         steps: T, from one distribution to the next.
         leapfrogs: gradient steps of one proposal.
         start: posterior or prior.
-        exact: draws of p(z|x), (B, ...), known of simulated images only: from them the chains run backwards, and the
-            weights are those of 1 / p(x).
+        exact: draws of p(z|x), (B, ...), known of simulated images only: from them M more chains run backwards, by the
+            same step sizes, and their weights, of mean 1 / p(x), come second: (2, M, B).
         progress: wraps the sequence of inverse temperatures, for a progress bar.
 
     Raises:
@@ -151,23 +163,28 @@ def annealed_weights(
     """
     positive_int("chains", chains), one_of("start", start, STARTS)
     vae = flat(model)
-    images = x.repeat(chains, *(1,) * (x.ndim - 1))
-    given = None if context is None else context.repeat(chains, *(1,) * (context.ndim - 1))
+    copies = PILOTS + chains
+    images = x.repeat(copies, *(1,) * (x.ndim - 1))
+    given = None if context is None else context.repeat(copies, *(1,) * (context.ndim - 1))
     with torch.no_grad():
         prior = vae.prior()
         origin = prior if start == "prior" else gaussian_like(vae.encode(x, context))
         draws = origin.sample((DRAWS,))
-        z = origin.sample((chains, len(x))[: 2 - len(origin.batch_shape)])  # (M, B, *latent_shape)
+        z = origin.sample((copies, len(x))[: 2 - len(origin.batch_shape)])  # (P + M, B, *latent_shape)
 
     def joint(z: Tensor) -> Tensor:
         """Returns log p(x, z), (M, B)."""
-        return prior.log_prob(z) + vae.p_x(z.flatten(0, 1), given).log_prob(images).view(z.shape[:2])
+        rows = z.flatten(0, 1)
+        p_x = vae.p_x(rows, None if given is None else given[: len(rows)])
+        return prior.log_prob(z) + p_x.log_prob(images[: len(rows)]).view(z.shape[:2])
 
-    first: LogDensity = origin.log_prob
-    last: LogDensity = joint
-    if exact is not None:
-        first, last, z = last, first, exact.expand(chains, *exact.shape)
-    return annealed_log_weights(first, last, z, scale=draws.std(0), steps=steps, leapfrogs=leapfrogs, progress=progress)
+    options: dict[str, Any] = {"scale": draws.std(0), "steps": steps, "leapfrogs": leapfrogs, "progress": progress}
+    there, step_sizes = annealed_log_weights(origin.log_prob, joint, z, **options)
+    if exact is None:
+        return there
+    z = exact.expand(chains, *exact.shape)
+    back, _ = annealed_log_weights(joint, origin.log_prob, z, step_sizes=step_sizes.flip(0), **options)
+    return torch.stack([there, back])
 
 
 def bidirectional_bounds(
@@ -192,8 +209,8 @@ def bidirectional_bounds(
     with torch.no_grad():
         z = vae.draw_latents(positive_int("num_images", num_images), context)
         x = vae.p_x(z, context).sample()
-    below = log_mean(annealed_weights(vae, x, context, **options))
-    return below, -log_mean(annealed_weights(vae, x, context, exact=z, **options))
+    there, back = annealed_weights(vae, x, context, exact=z, **options)
+    return log_mean(there), -log_mean(back)
 
 
 def flat(model: Model) -> VAE:

@@ -43,15 +43,16 @@ def average_precision(normal: Tensor, anomalous: Tensor, *, resamples: int = 20,
     Args:
         normal: scores (N,), any unit; larger is more anomalous.
         anomalous: scores (M,).
-        resamples: number of bootstrap sets, each with N and M draws with replacement.
+        resamples: number of bootstrap sets, at least 2, each with N and M draws with replacement.
         seed: of the bootstrap.
 
     Raises:
-        ValueError: for fewer than two of either, scores that are not finite, or a `resamples` below 1.
+        ValueError: for fewer than two of either, scores that are not finite, or a `resamples` below 2.
     """
     from sklearn.metrics import average_precision_score
 
-    positive_int("resamples", resamples)
+    if positive_int("resamples", resamples) < 2:
+        raise ValueError(f"resamples must be at least 2, but is {resamples}")
     x, y = _checked(normal, anomalous)
     labels = np.repeat([0, 1], [len(x), len(y)])
     rng = np.random.default_rng(seed)
@@ -59,13 +60,15 @@ def average_precision(normal: Tensor, anomalous: Tensor, *, resamples: int = 20,
         average_precision_score(labels, np.concatenate([rng.choice(x, len(x)), rng.choice(y, len(y))]))
         for _ in range(resamples)
     ]
-    return float(average_precision_score(labels, np.concatenate([x, y]))), float(np.std(values))
+    return float(average_precision_score(labels, np.concatenate([x, y]))), float(np.std(values, ddof=1))
 
 
 def _checked(normal: Tensor, anomalous: Tensor) -> tuple[np.ndarray, np.ndarray]:
     x, y = (scores.detach().cpu().double().flatten().numpy() for scores in (normal, anomalous))
     if min(len(x), len(y)) < 2:
-        raise ValueError(f"at least 2 normal and 2 anomalous scores are needed, but there are {len(x)} and {len(y)}")
+        raise ValueError(
+            f"at least 2 normal and 2 anomalous scores are needed, but there are {len(x)} and {len(y)}; take more"
+        )
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise ValueError("scores must be finite, but some are NaN or infinite")
+        raise ValueError("scores must be finite, but some are NaN or infinite; leave those images out or train anew")
     return x, y

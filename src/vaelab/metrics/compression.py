@@ -14,7 +14,13 @@ from vaelab.metrics.reconstruction import as_levels
 
 
 def raw_bits(shape: tuple[int, ...], levels: int) -> float:
-    """Returns the bits of an image (C, H, W) without compression, C H W log2(levels): 8 a value for 256 grey levels."""
+    """Returns the bits of an image (C, H, W) without compression, C H W log2(levels): 8 a value for 256 grey levels.
+
+    Raises:
+        ValueError: for fewer than 2 levels, which hold nothing.
+    """
+    if levels < 2:
+        raise ValueError(f"levels must be at least 2, but are {levels}")
     return math.prod(shape) * math.log2(levels)
 
 
@@ -25,7 +31,7 @@ def png_bits(x: Tensor, *, levels: int) -> Tensor:
     channels each channel has a file. Every file has a head of some 70 bytes, which counts.
 
     Raises:
-        ValueError: for values that are no such levels, or more than 256 of them.
+        ValueError: for no images, values that are no such levels, or more than 256 of them.
     """
     return torch.tensor([sum(map(_png, _planes(image, levels))) for image in as_levels(x, levels)], dtype=torch.float64)
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vaelab.checks import positive_int
+
 Array = np.ndarray
 Sampler = Callable[[int, int, int], Array]  # (factor, groups, size) -> codes (groups, size, D)
 
@@ -40,9 +42,12 @@ def mutual_information(codes: Array, factors: Array, *, bins: int = 20) -> Array
     (bins - 1)(values - 1) / 2N.
 
     Raises:
-        ValueError: for arrays of another shape or kind, constant factors, or codes that are all constant.
+        ValueError: for arrays of another shape or kind, constant factors, codes that are all constant, or fewer than 2
+            bins.
     """
     codes, factors = check(codes, factors)
+    if positive_int("bins", bins) < 2:
+        raise ValueError(f"bins must be at least 2, but is {bins}")
     low, high = codes.min(0), codes.max(0)
     width = np.where(high > low, high - low, 1.0)
     cells = np.minimum((codes - low) / width * bins, bins - 1).astype(np.int64)  # the largest value is in the last bin
@@ -133,6 +138,7 @@ def dci(codes: Array, factors: Array, *, trees: int = 10, seed: int = 0) -> DCI:
     from sklearn.ensemble import RandomForestClassifier
 
     codes, factors = check(codes, factors, dims=2, factors_at_least=2)
+    positive_int("trees", trees)
     train, test = halves(len(codes))
     importances, correct = [], []
     for value in factors.T:
@@ -142,6 +148,8 @@ def dci(codes: Array, factors: Array, *, trees: int = 10, seed: int = 0) -> DCI:
         importances.append(forest.feature_importances_)
         correct.append(forest.predict(codes[test]) == value[test])
     r = np.stack(importances, 1)  # (D, F)
+    if not r.any():
+        raise ValueError(f"{len(codes)} images are too few for forests to learn from; take more")
     weights = r.sum(1) / r.sum()
     share = np.mean(correct, 0)
     return DCI(
@@ -171,9 +179,11 @@ def factor_vae_score(
         seed: of the choice of factors.
 
     Raises:
-        ValueError: if all dimensions are constant, or there is a single factor.
+        ValueError: if all dimensions are constant, there is a single factor, or too few votes or images of one.
     """
     alive = _alive(scale, num_factors)
+    if positive_int("size", size) < 2:
+        raise ValueError(f"size must be at least 2 images, which differ in all but a factor, but is {size}")
 
     def votes_of(factor: int, number: int) -> Array:
         spread = (sampler(factor, number, size)[:, :, alive] / scale[alive]).var(1)  # (number, D)
@@ -203,11 +213,12 @@ def beta_vae_score(
         seed: of the choice of factors.
 
     Raises:
-        ValueError: if all dimensions are constant, or there is a single factor.
+        ValueError: if all dimensions are constant, there is a single factor, or too few votes or images of one.
     """
     from sklearn.linear_model import LogisticRegression
 
     alive = _alive(scale, num_factors)
+    positive_int("size", size)
 
     def differences(factor: int, number: int) -> Array:
         pairs = sampler(factor, number * size, 2)[:, :, alive] / scale[alive]
@@ -276,7 +287,7 @@ def check(codes: Array, factors: Array, *, dims: int = 1, factors_at_least: int 
         raise ValueError(f"factors must be whole numbers that name values, but are {factors.dtype}")
     codes = codes.astype(np.float64)
     if not np.isfinite(codes).all():
-        raise ValueError("codes hold NaN or infinite values")
+        raise ValueError("codes must be finite, but some are NaN or infinite; train the encoder anew")
     if codes.shape[1] < dims or factors.shape[1] < factors_at_least:
         raise ValueError(
             f"this score needs at least {dims} latent dimensions and {factors_at_least} factors, but there are "
@@ -300,7 +311,7 @@ def check_halves(values: Array, train: Array, test: Array) -> None:
     missing = np.setdiff1d(values, np.intersect1d(values[train], values[test]))
     if missing.size:
         raise ValueError(
-            f"{len(values)} images are too few: one half of them has none of value {missing[0]} of a factor"
+            f"{len(values)} images are too few: one half of them has none of value {missing[0]} of a factor; take more"
         )
 
 
@@ -332,10 +343,13 @@ def _alive(scale: Array, num_factors: int) -> Array:
 
 def _rounds(take: Callable[[int, int], Array], num_factors: int, votes: int, seed: int) -> list[tuple[Array, Array]]:
     """Returns what was taken for random factors, and which they were, once to learn from and once to score."""
+    positive_int("votes", votes)
     rng = np.random.default_rng(seed)
     rounds = []
     for _ in range(2):
         counts = np.bincount(rng.integers(num_factors, size=votes), minlength=num_factors)
-        taken = np.concatenate([take(k, int(n)) for k, n in enumerate(counts) if n])
+        if not counts.all():
+            raise ValueError(f"{votes} votes are too few for {num_factors} factors: one of them has none; take more")
+        taken = np.concatenate([take(k, int(n)) for k, n in enumerate(counts)])
         rounds.append((taken, np.repeat(np.arange(num_factors), counts)))
     return rounds

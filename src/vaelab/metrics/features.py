@@ -97,11 +97,13 @@ def feature_network(
         progress: yields the numbers of the steps; None counts in silence.
 
     Raises:
-        ValueError: for a `steps` below 1 or no images.
+        ValueError: for a `steps` below 1, no images, or another number of labels.
     """
     positive_int("steps", steps)
     if not len(x):
         raise ValueError("the feature network needs training images, but there are none")
+    if len(x) != len(y):
+        raise ValueError(f"every image needs a label, -1 for none, but there are {len(x)} images and {len(y)} labels")
     known = y >= 0 if y.ndim == 1 else torch.zeros(len(x), dtype=torch.bool)
     x_shape = (x.shape[1], x.shape[2], x.shape[3])
     trained = len(y[known].unique()) > 1

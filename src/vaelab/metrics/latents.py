@@ -38,13 +38,15 @@ def mean_covariance(first: Tensor, second: Tensor) -> Tensor:
     m and m' are the means for two independent draws, and the covariance is free of the variance of those draws.
 
     Raises:
-        ValueError: for fewer than two images, or two sets of another shape.
+        ValueError: for fewer than two images, two sets of another shape, or means that are not finite.
     """
     if first.shape != second.shape or first.ndim != 2 or len(first) < 2:
         raise ValueError(
             "the activity of units needs posterior means (N, D) of at least two images, twice, but they are "
             f"{tuple(first.shape)} and {tuple(second.shape)}"
         )
+    if not (first.isfinite().all() and second.isfinite().all()):
+        raise ValueError("posterior means must be finite, but some are NaN or infinite; train anew")
     first, second = first.double(), second.double()
     return ((first - first.mean(0)) * (second - second.mean(0))).sum(0) / (len(first) - 1)
 

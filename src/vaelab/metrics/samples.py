@@ -24,7 +24,7 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
         y: vectors (M, D).
 
     Raises:
-        ValueError: for fewer than two vectors, or different dimensions.
+        ValueError: for fewer than two vectors, different dimensions, or values that are not finite.
     """
     x, y = _vectors(x, y)
     s_x, s_y = x.T.cov().reshape(x.shape[1], -1), y.T.cov().reshape(y.shape[1], -1)
@@ -48,6 +48,7 @@ def frechet_error(x: Tensor, y: Tensor, *, resamples: int = 20, seed: int = 0) -
     """
     if positive_int("resamples", resamples) < 2:
         raise ValueError(f"resamples must be at least 2, but is {resamples}")
+    x, y = _vectors(x, y)
     generator = torch.Generator().manual_seed(seed)
 
     def drawn(v: Tensor) -> Tensor:
@@ -69,12 +70,15 @@ def kernel_distance(x: Tensor, y: Tensor, *, subsets: int = 10) -> tuple[float, 
         subsets: number of subsets of each set; None of an error for one.
 
     Raises:
-        ValueError: for a `subsets` below 1, fewer than two vectors in a subset, or different dimensions.
+        ValueError: for a `subsets` below 1, fewer than two vectors in a subset, and as `frechet_distance`.
     """
     x, y = _vectors(x, y)
     size = min(len(x), len(y)) // positive_int("subsets", subsets)
     if size < 2:
-        raise ValueError(f"{subsets} subsets need at least {2 * subsets} vectors, but there are {min(len(x), len(y))}")
+        raise ValueError(
+            f"{subsets} subsets need at least {2 * subsets} vectors, but there are {min(len(x), len(y))}; take more "
+            "images or fewer subsets"
+        )
 
     def k(a: Tensor, b: Tensor) -> Tensor:
         return (a @ b.T / a.shape[1] + 1).pow(3)
@@ -114,11 +118,14 @@ def manifold(real: Tensor, samples: Tensor, *, k: int = 5) -> Manifold:
         k: which neighbour gives the radius.
 
     Raises:
-        ValueError: for a `k` below 1, sets of at most k vectors, or different dimensions.
+        ValueError: for a `k` below 1, sets of at most k vectors, and as `frechet_distance`.
     """
     real, samples = _vectors(real, samples)
     if min(len(real), len(samples)) <= positive_int("k", k):
-        raise ValueError(f"k = {k} needs more than {k} vectors, but there are {min(len(real), len(samples))}")
+        raise ValueError(
+            f"k = {k} needs more than {k} vectors, but there are {min(len(real), len(samples))}; take more images or a "
+            "smaller k"
+        )
     distance = _distances(samples, real)  # (M, N)
     inside = distance <= _radii(real, k)
     return Manifold(
@@ -161,14 +168,25 @@ def entropy(probabilities: Tensor) -> tuple[float, float]:
         ValueError: for fewer than two images.
     """
     if len(probabilities) < 2:
-        raise ValueError(f"the entropy needs at least 2 images, but there are {len(probabilities)}")
+        raise ValueError(f"the entropy needs at least 2 images, but there are {len(probabilities)}; take more images")
     guesses = probabilities.argmax(1)
     surprise = -class_shares(guesses, probabilities.shape[1]).log()[guesses]  # of every image
     return float(surprise.mean()), float(surprise.std() / math.sqrt(len(surprise)))
 
 
 def class_shares(classes: Tensor, num_classes: int) -> Tensor:
-    """Returns the share of every class, (C,), among labels (N,)."""
+    """Returns the share of every class, (C,), among labels (N,).
+
+    Raises:
+        ValueError: for no labels, or labels that are no class.
+    """
+    if not len(classes):
+        raise ValueError("the shares of classes need at least one label, but there is none; take more images")
+    if classes.min() < 0 or classes.max() >= num_classes:
+        raise ValueError(
+            f"labels must lie between 0 and {num_classes - 1}, but go from {classes.min()} to {classes.max()}; leave "
+            "images without a label out"
+        )
     return classes.bincount(minlength=num_classes).double() / len(classes)
 
 
@@ -176,7 +194,11 @@ def _vectors(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
         raise ValueError(f"both must be vectors (N, D) of one D, but are {tuple(x.shape)} and {tuple(y.shape)}")
     if min(len(x), len(y)) < 2:
-        raise ValueError(f"at least 2 vectors of each set are needed, but there are {len(x)} and {len(y)}")
+        raise ValueError(
+            f"at least 2 vectors of each set are needed, but there are {len(x)} and {len(y)}; take more images"
+        )
+    if not (x.isfinite().all() and y.isfinite().all()):
+        raise ValueError("vectors must be finite, but some are NaN or infinite; look at the samples, or train anew")
     return x.double(), y.double()
 
 
