@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -21,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from vaelab.errors import Stopped, UserError
 from vaelab.explain import explain
 from vaelab.locations import CONF, run_dir, stamp
+from vaelab.sweep import finished
 
 __all__ = ["CONF", "run_main", "task"]
 
@@ -90,7 +90,7 @@ def run_in_own_process(overrides: Sequence[str], directory: Path) -> float:
     """Runs a job on several devices: its processes repeat the command line, so it must be a command of its own.
 
     Returns:
-        Its best validation ELBO in nats.
+        The best of what its `monitor` watches.
 
     Raises:
         UserError: if it failed.
@@ -111,8 +111,8 @@ def run_in_own_process(overrides: Sequence[str], directory: Path) -> float:
         raise Stopped(f"the sweep was stopped in job {directory}", code)
     if code:
         raise UserError(f"the job's process ended with exit code {code}")
-    metrics: dict[str, float] = json.loads((directory / "metrics.json").read_text())
-    return metrics.get("val/elbo", float("nan"))
+    figure, metrics = finished(directory)
+    return metrics.get(figure, float("nan"))
 
 
 class no_empty_directory:

@@ -47,12 +47,13 @@ def evaluate(run: str | Path, *overrides: str) -> dict[str, list[Figure]]:
 
     from vaelab.errors import UserError
     from vaelab.experiment.evaluate import evaluate
+    from vaelab.explain import explain
 
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
             cfg = compose("evaluate", overrides=list(overrides))
     except HydraException as error:
-        raise UserError(" ".join(str(error).split())) from error
+        raise UserError(explain(error, overrides, "evaluate")) from error
     cfg.run = str(run)
     return evaluate(cfg)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -18,6 +18,13 @@ from vaelab.locations import CONF
 def explain(error: Exception, arguments: Sequence[str], config: str = "train") -> str:
     """Turns an error in composing the configuration into one sentence that says what to type instead."""
     text = str(error)
+    if isinstance(error, OverrideParseException):
+        if "=" not in error.override:
+            return f"{error.override} is no override; write KEY=VALUE or GROUP=OPTION"
+        return (
+            f"{error.override} cannot be read: brackets must close, and a value with any of []{{}}(),:= in it needs "
+            "quotes of its own within those of the shell, as 'run=\"a/[bc]*\"'"
+        )
     if isinstance(error, MissingConfigException) and (found := re.search(r"Could not find '(.+)/(.+?)'", text)):
         group, option = found.groups()
         options = [o for o in re.findall(r"^\t(\S+)$", text, re.MULTILINE) if not o.startswith("_")]
@@ -26,7 +33,7 @@ def explain(error: Exception, arguments: Sequence[str], config: str = "train") -
         found = re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", text)
         if found and "No match in the defaults list" in text:
             if found[1] in groups():
-                return f"{found[1]} is a group that does not go with the other options; leave one of them out"
+                return misplaced(found[1], re.search(r"In '(\w+)/(\w+)'", text), arguments)
             return f"there is no group or key '{found[1]}'{nearest(found[1], list(groups()))}"
         cause = str(error.__cause__ or error).splitlines()[0]
         if found and "is not in struct" in f"{text}{cause}":
@@ -35,6 +42,15 @@ def explain(error: Exception, arguments: Sequence[str], config: str = "train") -
         if found:
             return f"{found[1]}: {cause}"
     return " ".join(line.strip() for line in text.splitlines()[:2])
+
+
+def misplaced(group: str, chooser: re.Match[str] | None, arguments: Sequence[str]) -> str:
+    """Says which option has no such `group`, and which one (or the user) chooses it all the same."""
+    chosen = "=".join(chooser.groups()) if chooser else group
+    parents = [a for a in arguments if "=" in a and group.startswith(f"{a.split('=')[0]}/")]
+    other = max(parents, key=len, default="the other options")
+    what = f"chooses the group {group}, which" if chooser else "is a group that"
+    return f"{chosen} {what} does not go with {other}; leave one of the two out"
 
 
 def nearest(key: str, keys: Sequence[str]) -> str:

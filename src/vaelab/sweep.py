@@ -12,12 +12,12 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-FIGURES = ("val/elbo", "test/elbo", "test/reconstruction", "test/kl")
+FIGURES = ("val/elbo", "test/elbo", "test/reconstruction", "test/kl")  # beside what selected the weights
 PLAIN_WIDTH = 160  # of the table where no terminal limits it
 
 
 class SweepTable(Callback):
-    """Prints and saves a table of all jobs of a multirun: overrides and metrics, best validation ELBO first."""
+    """Prints and saves a table of all jobs of a multirun: overrides and metrics, best by their `monitor` first."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Reads what the jobs left; ends the process with exit code 1 if a job failed."""
@@ -26,14 +26,16 @@ class SweepTable(Callback):
         if not rows:
             return
         common = set.intersection(*(set(row["overrides"]) for row in rows))
-        title = f"{len(rows)} jobs, best validation ELBO first (nats per image)"
+        watched = list(dict.fromkeys(row["monitor"] for row in rows if "monitor" in row))
+        names = list(dict.fromkeys((*watched, *FIGURES)))
+        title = f"{len(rows)} jobs" + (f", best {' or '.join(watched)} first (nats per image)" if watched else "")
         table = Table(title=f"{title}; all with {' '.join(sorted(common))}" if common else title, title_justify="left")
         table.add_column("job")
         table.add_column("overrides")
-        for name in FIGURES:
+        for name in names:
             table.add_column(name, justify="right")
         for row in rows:
-            figures = [f"{row[name]:.2f}" if name in row else "failed" for name in FIGURES]
+            figures = [f"{row[name]:.2f}" if name in row else "failed" if "error" in row else "" for name in names]
             table.add_row(row["job"], " ".join(o for o in row["overrides"] if o not in common), *figures)
         console = Console(highlight=False, soft_wrap=True)
         if not console.is_terminal:
@@ -46,13 +48,20 @@ class SweepTable(Callback):
 
 
 def collect(directory: Path) -> list[dict[str, Any]]:
-    """Returns a row for every job below `directory`, best validation ELBO first, failed jobs last."""
+    """Returns a row for every job below `directory`: best first, each by what its `monitor` names; failed jobs last."""
     rows: list[dict[str, Any]] = []
     for job in sorted(p for p in directory.iterdir() if p.is_dir()):
         if (job / "metrics.json").is_file():
             overrides = OmegaConf.to_container(OmegaConf.load(job / "overrides.yaml"))
-            rows.append({"job": job.name, "overrides": overrides, **json.loads((job / "metrics.json").read_text())})
+            monitor, metrics = finished(job)
+            rows.append({"job": job.name, "overrides": overrides, "monitor": monitor, **metrics})
         elif (job / "error.txt").is_file():
             first, _, rest = (job / "error.txt").read_text().partition("\n")
             rows.append({"job": job.name, "overrides": first.split(), "error": rest.strip()})
-    return sorted(rows, key=lambda row: -row.get("val/elbo", -math.inf))
+    return sorted(rows, key=lambda row: -row.get(row.get("monitor", ""), -math.inf))
+
+
+def finished(directory: Path) -> tuple[str, dict[str, float]]:
+    """Returns the name of the figure that selected the weights of the run in `directory`, and all its figures."""
+    cfg = OmegaConf.load(directory / "config.yaml")
+    return str(OmegaConf.select(cfg, "monitor")), json.loads((directory / "metrics.json").read_text())

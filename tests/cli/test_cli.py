@@ -32,7 +32,16 @@ def call(*arguments: str, cwd: Path = ROOT, command: tuple[str, ...] = ()) -> su
         (["data=mnsit"], "did you mean 'mnist'?"),
         (["experimnet=keras_conv"], "did you mean 'experiment'?"),
         (["model/likelihod=gaussian"], "did you mean 'model/likelihood'?"),
-        (["model.latent_dim=["], "no viable alternative"),
+        (["model.latent_dim=["], "model.latent_dim=[ cannot be read: brackets must close"),
+        (["digits"], "digits is no override; write KEY=VALUE or GROUP=OPTION"),
+        (
+            ["method=ladder_vae", "objective=factor_vae"],
+            "method=ladder_vae chooses the group objective/schedule, which does not go with objective=factor_vae",
+        ),
+        (
+            ["objective=factor_vae", "objective/schedule=linear"],
+            "objective/schedule is a group that does not go with objective=factor_vae; leave one of the two out",
+        ),
         (["data=digits", "model.latent_dim=abc"], "model.latent_dim must be a whole number, but is 'abc'"),
     ],
 )
@@ -44,6 +53,16 @@ def test_a_mistake_is_one_sentence_and_leaves_no_directory(tmp_path, arguments, 
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_pattern_with_brackets_is_to_be_quoted(tmp_path):
+    evaluate = (sys.executable, str(ROOT / "evaluate.py"))
+    done = call("run=a/[bc]*", cwd=tmp_path, command=evaluate)
+    assert done.returncode == 1
+    assert "'run=\"a/[bc]*\"'" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    done = call('run="a/[bc]*"', cwd=tmp_path, command=evaluate)
+    assert "run=a/[bc]* names no run directory" in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["-sc", "install=bash"]])
@@ -102,7 +121,7 @@ def test_a_sweep_ends_in_a_table_and_survives_a_failed_job(tmp_path):
     assert rows[0]["val/elbo"] >= rows[1]["val/elbo"]
     for job in ("0", "2"):
         assert (tmp_path / "sweep" / job / "metrics.json").is_file()
-    table = done.stdout[done.stdout.index("3 jobs, best validation ELBO first") :]
+    table = done.stdout[done.stdout.index("3 jobs, best val/elbo first") :]
     assert f"{rows[0]['val/elbo']:.2f}" in table
     assert "failed" in table
 

@@ -42,15 +42,25 @@ def test_evaluation_reads_every_image_exactly_once_in_order(numbered: Numbered, 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5])
 @pytest.mark.parametrize("size", [5, 6, 24, 25, 29, 60, 61, 63])
-def test_training_doubles_nothing_and_leaves_out_fewer_images_than_ranks(
+def test_training_doubles_nothing_and_leaves_out_fewer_than_two_images_for_every_rank(
     numbered: Numbered, size: int, world_size: int
 ) -> None:
     shards = ranks(numbered(size), world_size, batch_size=4, training=True, seed=1)
     steps = [labels(shard) for shard in shards]
     seen = flat(together(steps))
-    assert len(seen) == len(set(seen)) > size - world_size
+    assert len(seen) == len(set(seen)) > size - 2 * world_size
     assert all(1 <= len(batch) <= 4 for shard in steps for batch in shard)
     assert {len(shard) for shard in shards} == {len(shard) for shard in steps} == {len(steps[0])}
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_no_training_batch_is_a_single_image_unless_there_are_no_more(numbered: Numbered, world_size: int) -> None:
+    for left in range(1, 4 * world_size):
+        for shard in ranks(numbered(8 * world_size + left), world_size, batch_size=4, training=True):
+            assert min(len(batch) for batch in labels(shard)) > 1
+            assert len(list(shard)) == len(shard) == (3 if left >= 2 * world_size else 2)
+    alone = [labels(shard) for shard in ranks(numbered(world_size), world_size, batch_size=4, training=True)]
+    assert [[len(batch) for batch in steps] for steps in alone] == [[1]] * world_size
 
 
 def test_over_the_epochs_no_image_is_always_left_out(numbered: Numbered) -> None:

@@ -148,3 +148,12 @@ def test_a_split_is_disjoint_complete_in_order_and_chosen_by_seed_alone(numbered
         assert torch.equal(side.x, whole.x[side.y])
     assert split(whole, 23, seed=5)[1].y.tolist() == part.y.tolist()
     assert split(whole, 23, seed=6)[1].y.tolist() != part.y.tolist()
+
+
+def test_a_choice_of_a_set_that_lies_class_by_class_has_all_classes_and_is_always_the_same(numbered) -> None:
+    few = numbered(1000).choice(50)
+    assert len(few) == 50
+    assert torch.equal(few.y, few.y.sort().values)
+    assert set((few.y // 100).tolist()) == set(range(10))
+    assert torch.equal(few.y, numbered(1000).choice(50).y)
+    assert torch.equal(numbered(20).choice(50).y, torch.arange(20))

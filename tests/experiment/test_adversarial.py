@@ -10,6 +10,7 @@ import torch
 from test_ddp import command
 from test_resume import assert_same_state, figures
 
+from vaelab import load
 from vaelab.errors import UserError
 
 METHODS = ("factor_vae", "aae", "vae_gan")
@@ -74,7 +75,13 @@ def test_every_preset_learns(train, method, figure, least, options):
 def test_every_preset_takes_images_of_other_sizes(train, tmp_path, method, shape):
     torch.save({"x": torch.randint(0, 256, (40, *shape), dtype=torch.uint8)}, tmp_path / "x.pt")
     base = ("data=arrays", f"data.path={tmp_path / 'x.pt'}", "callbacks=quiet", "logger=none")
-    train("run", f"method={method}", "data.batch_size=7", "trainer.max_epochs=1", base=base)
+    run = train("run", f"method={method}", "data.batch_size=7", "trainer.max_epochs=1", base=base)
+    metrics = json.loads((run / "metrics.json").read_text())
+    figures = ("elbo", "reconstruction", "discriminator_loss", "discriminator_accuracy")
+    assert all(math.isfinite(metrics[f"{split}/{name}"]) for split in ("train", "val", "test") for name in figures)
+    images = load(run).sample(2, seed=0)
+    assert images.shape == (2, *(shape[2:] or (1,)), *shape[:2])
+    assert images.isfinite().all()
 
 
 def test_two_processes_train_both_players(tmp_path):

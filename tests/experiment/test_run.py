@@ -107,6 +107,22 @@ def test_the_best_checkpoint_is_chosen_by_the_unannealed_elbo(train, monkeypatch
     assert json.loads((run / "metrics.json").read_text())["val/elbo"] == pytest.approx(max(elbos), abs=1e-5)
 
 
+def test_a_last_batch_of_one_image_does_not_stop_batch_normalisation(train):
+    batch = ("model.encoder.norm=batch", "model.decoder.norm=batch", "data.batch_size=92")  # 1,197 = 13 * 92 + 1
+    run = train("run", *batch, "logger=none", "trainer.max_epochs=1")
+    assert json.loads((run / "metrics.json").read_text())["steps"] == 13
+
+
+def test_running_means_of_a_codebook_keep_their_precision(train):
+    run = train("run", "method=vq_vae", "trainer.precision=bf16-true", "logger=none", "trainer.max_epochs=1")
+    state = torch.load(run / "checkpoints/best.ckpt", weights_only=True)["state_dict"]
+    assert state["model.mean"].dtype == torch.bfloat16
+    assert {v.dtype for name, v in state.items() if "codebooks" in name} == {torch.float32}
+    model = load(run)
+    assert model.dtype == torch.bfloat16
+    assert model.sampler.codebooks[0].sums.dtype == torch.float32
+
+
 def test_a_plain_autoencoder_says_that_it_has_no_bound(train, capsys):
     run = train("run", "model/sampler=deterministic", "trainer.max_epochs=1")
     assert "A deterministic code has no ELBO" in capsys.readouterr().out

@@ -47,6 +47,12 @@ MISTAKES = {
     "model=hierarchical +model.encoder.hidden=[4]": "model.encoder must be null",
     "method=cvae data.labels=10": "labels must lie between 0 and 9 for this model, but reach from -1 to 9",
     "method=cvae model.condition.num_classes=5": "raise model.condition.num_classes",
+    "model/prior=codes": "or model/sampler=vector_quantizer for this prior",
+    "method=m2 objective=perceptual": "M2 does not give; choose objective=elbo, or a model that decodes single draws",
+    "network=conv model.latent_map=true model.decoder.dense=[8]": "choose model.decoder.dense=[]",
+    "method=rae_gp compile=true": "RAE takes derivatives by z here, which a compiled model does not give; choose",
+    "objective=iwae objective.estimator=dreg compile=true": "choose compile=false",
+    "objective=piwae compile=true": "choose compile=false",
     "trainer.precision=bf16-mixed trainer.gradient_clip_val=1": "add optimizer.fused=false",
 }
 

@@ -253,6 +253,11 @@ def test_a_latent_map_of_another_size_is_refused(network: type[Decoder]) -> None
         network(in_shape=(2, 4, 4), out_shape=(1, 8, 8), channels=[4, 4])
 
 
+def test_dense_layers_behind_a_latent_map_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"choose model.decoder.dense=\[\] or model.latent_map=false"):
+        ConvDecoder(in_shape=(2, 2, 2), out_shape=(1, 8, 8), channels=[4, 4], dense=[8])
+
+
 ENCODERS = [partial(e, in_shape=(1, 8, 8)) for e in (ConvEncoder, ResNetEncoder, MLPEncoder)]
 DECODERS = [partial(d, in_shape=(2,), out_shape=(1, 8, 8)) for d in (ConvDecoder, ResNetDecoder, MLPDecoder)]
 

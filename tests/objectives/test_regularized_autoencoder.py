@@ -98,7 +98,7 @@ def test_spectral_norm_bounds_the_slope_of_every_layer():
 def test_terms_without_their_model_are_refused():
     terms = linear()(X)
     bare = Terms(log_px=terms.log_px, latents=terms.latents)
-    with pytest.raises(ValueError, match="terms need x, params and model"):
+    with pytest.raises(ValueError, match="terms without their model do not give; choose objective=elbo"):
         RAE(regularizer="l2")(bare, 0)
     with pytest.raises(ValueError, match="regularizer"):
         RAE(regularizer="l1")

@@ -36,6 +36,27 @@ def test_codes_are_those_of_the_nearest_vectors_however_far_from_zero(offset: fl
     assert torch.equal(codes, distances.argmin(-1))
 
 
+def test_near_ties_are_told_apart_under_autocast() -> None:
+    torch.manual_seed(0)
+    vectors = torch.randn(25, 4)
+    vectors = torch.cat([vectors, vectors + 1e-2 * torch.randn(25, 4)])  # pairs that bfloat16 takes for one
+    made, inputs = book(vectors), vectors[torch.randperm(50)]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(made.embed(made.nearest(inputs)), inputs)
+
+
+def test_running_means_do_not_stall_in_a_model_of_half_precision() -> None:
+    made = book().bfloat16()
+    assert {value.dtype for value in made.state_dict().values()} == {torch.float32}
+    torch.testing.assert_close(made.vectors, VECTORS, rtol=0, atol=0)
+    target = torch.tensor([[0.2, 0.1], [1.2, 0.1], [0.2, 2.1]]).bfloat16()
+    for _ in range(600):  # steps of 1 % and less, which bfloat16 would round away
+        made(target)
+    torch.testing.assert_close(made.vectors, target.float(), rtol=0, atol=0.01)
+    assert book(update="gradient").bfloat16().vectors.dtype == torch.bfloat16  # a parameter is the optimizer's
+    assert book().double().sums.dtype == torch.float64
+
+
 def test_running_means_are_those_of_the_paper() -> None:
     torch.manual_seed(0)
     decay, epsilon = 0.9, 1e-3

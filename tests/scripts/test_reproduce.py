@@ -6,10 +6,12 @@ import importlib.util
 import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from vaelab.cli import CONF
@@ -33,15 +35,25 @@ def composed(name: str, words: list[str]) -> DictConfig:
         return compose(name, overrides=words)
 
 
+def assert_holds(cfg: DictConfig, words: Sequence[str]) -> None:
+    """Every key has the value that was asked for last, and what was to be left out is not there."""
+    asked = {override.key_or_group: override for override in OverridesParser.create().parse_overrides(list(words))}
+    for key, override in asked.items():
+        if not (CONF / key).is_dir():  # else it is the choice of an option
+            assert OmegaConf.select(cfg, key) == (None if override.is_delete() else override.value()), key
+
+
 @pytest.mark.parametrize("scale", reproduce.SCALES)
 @pytest.mark.parametrize("name", TABLES)
 def test_overrides_compose(name: str, scale: str, tmp_path: Path) -> None:
     table = reproduce.read_table(name)
     commands = [table.training(run, scale, tmp_path) for run in table.runs]
     for words in {re.sub(r"\d+", "", " ".join(words)): words for words in commands}.values():  # one of each kind
-        composed("train", words)
+        assert_holds(composed("train", words), words)
     for words in {tuple(table.evaluation(run, scale, tmp_path)) for run in table.runs}:
-        chosen(composed("evaluate", ["run=run", *words]))
+        cfg = composed("evaluate", ["run=run", *words])
+        assert_holds(cfg, ["run=run", *words])
+        assert list(chosen(cfg)) == list(cfg.parts)
 
 
 @pytest.mark.parametrize("name", TABLES)

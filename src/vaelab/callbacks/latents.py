@@ -35,7 +35,7 @@ class LatentMonitor(L.Callback):
         if trainer.state.fn != "fit" or not trainer.is_global_zero or trainer.sanity_checking or not trainer.loggers:
             return
         model = pl_module.model
-        x, y = trainer.datamodule.splits["val"].batch(slice(0, self.images))  # type: ignore[attr-defined]
+        x, y = trainer.datamodule.splits["val"].choice(self.images).batch(slice(None))  # type: ignore[attr-defined]
         with seeded(0, model.device):
             latents = model(x.to(model.device, model.dtype), y.to(model.device)).latents
         groups = {f"group_{i}/" if len(latents) > 1 else "": latent.kl_per_dim for i, latent in enumerate(latents, 1)}

@@ -56,14 +56,18 @@ class Pictures(L.Callback):
     def _drawn(self, model: Model, images: Images) -> Iterator[tuple[str, Tensor]]:
         training = model.training
         model.eval()
-        plane = model.is_plane
-        x, y = images.batch(slice(0, self.scatter_images if plane else 32))
-        x = x.to(model.dtype)
+        x, y = chosen(images, 32, model)
         shown = (0.0, 1.0) if images.support != "real" else (float(x.min()), float(x.max()))
         yield "samples", drawing.samples(model, y, value_range=shown)
-        yield "reconstructions", drawing.reconstructions(model, x[:32], y[:32], value_range=shown)
-        if plane:
+        yield "reconstructions", drawing.reconstructions(model, x, y, value_range=shown)
+        if model.is_plane:
             if not model.condition.dim:
                 yield "manifold", drawing.manifold(model, value_range=shown)
-            yield "latents", drawing.latent_scatter(model, x, y)
+            yield "latents", drawing.latent_scatter(model, *chosen(images, self.scatter_images, model))
         model.train(training)
+
+
+def chosen(images: Images, number: int, model: Model) -> tuple[Tensor, Tensor]:
+    """Returns `number` images at the most, (N, C, H, W) in the model's precision, and their labels."""
+    x, y = images.choice(number).batch(slice(None))
+    return x.to(model.dtype), y

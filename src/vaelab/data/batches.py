@@ -18,9 +18,9 @@ class Batches:
 
     The order of epoch e depends on (seed, e) alone, and every pass is another epoch. Every step takes the next
     `batch_size * world_size` images of that order and gives each rank a contiguous, near-equal part of them, so that R
-    ranks with B images each see together what one process sees with R * B. When training, a last step of fewer images
-    than ranks is left out (no rank can wait for a gradient that never comes); evaluation leaves out nothing, and a rank
-    may get an empty batch.
+    ranks with B images each see together what one process sees with R * B. When training, a last step of fewer than two
+    images for every rank is left out (one image has no batch statistics, and no rank can wait for a gradient that never
+    comes), unless it is the only one; evaluation leaves out nothing, and a rank may get an empty batch.
 
     With `labelled_per_batch` every training batch of a rank gets so many images that have a label besides: they come
     from an order of their own, which also depends on (seed, epoch) alone and in which all of them come equally often.
@@ -74,7 +74,9 @@ class Batches:
 
     def __len__(self) -> int:
         whole, left = divmod(len(self.images), self.step_size)
-        return whole + (left >= (self.world_size if self.training else 1))
+        if self.training:
+            return whole + (left >= self.world_size * (2 if whole else 1))
+        return whole + (left > 0)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         # A generator: its body starts at the first batch, after the epoch was set.

@@ -88,6 +88,13 @@ class Images:
         """Returns the images at `index`, in that order."""
         return replace(self, x=self.x.index_select(0, index), y=self.y[index])
 
+    def choice(self, number: int) -> Images:
+        """Returns at most `number` of the images, in their order: a fixed choice, for they may lie class by class."""
+        if number >= len(self):
+            return self
+        chosen = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))[:number]
+        return self.subset(chosen.sort().values.to(self.x.device))
+
     def to(self, device: torch.device) -> Images:
         """Returns the set on `device`."""
         return replace(self, x=self.x.to(device), y=self.y.to(device))

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor, nn
 
 from vaelab.callbacks import Pictures, ProgressBar
+from vaelab.checks import did_you_mean
 from vaelab.data import ImageDataModule
 from vaelab.errors import UserError
 from vaelab.experiment.files import BEST, LAST
@@ -131,6 +132,11 @@ def build_module(cfg: DictConfig, data: ImageDataModule) -> VAEModule:
     except ValueError as error:
         raise refusal(error, cfg.objective, "objective") from error
     if cfg.compile:
+        if not objective.compiles:
+            raise UserError(
+                f"{type(objective).__name__} takes derivatives by z here, which a compiled model does not give; choose "
+                "compile=false"
+            )
         model.compile()
     return module
 
@@ -144,17 +150,18 @@ def build_model_and_objective(cfg: DictConfig, data: ImageDataModule) -> tuple[M
         raise UserError(f"model.likelihood: {error}") from error
     cfg.derived.latent_shape = list(model.latent_shape)
     objective: Objective = build(cfg.objective, "objective")
-    check_fit(model, objective, data, whole=cfg.refit is None)
+    check_fit(model, objective, data, monitor=cfg.monitor, whole=cfg.refit is None)
     return model, objective
 
 
-def check_fit(model: Model, objective: Objective, data: ImageDataModule, *, whole: bool) -> None:
+def check_fit(model: Model, objective: Objective, data: ImageDataModule, *, monitor: str, whole: bool) -> None:
     """Scores two images, so that parts that do not fit each other are refused now and not when training starts.
 
     Args:
         model: the model.
         objective: what it is to be trained by.
         data: where the images come from.
+        monitor: the figure of the validation that selects the best weights.
         whole: whether every parameter of the model is to be trained, and has to get a gradient.
     """
     images = data.splits["train"]
@@ -166,11 +173,17 @@ def check_fit(model: Model, objective: Objective, data: ImageDataModule, *, whol
     try:
         with seeded(0, x.device):
             terms = objective.terms(model, x, y, 0)
-            loss, _ = objective(terms, 0)
+            loss, logs = objective(terms, 0)
     except (ValueError, NotImplementedError) as error:
         raise UserError(f"these parts do not fit each other: {error}") from error
     finally:
         model.train(), objective.train()
+    figures = sorted(f"val/{name}" for name, value in logs.items() if isinstance(value, Tensor))
+    if monitor not in figures:
+        raise UserError(
+            f"monitor must be a figure that {type(objective).__name__} gives, one of {', '.join(figures)}, but is "
+            f"{monitor!r}{did_you_mean(str(monitor), figures)}"
+        )
     if not whole:
         return
     loss.backward()

@@ -91,11 +91,11 @@ def start_from(directory: Path, parts: Parts, cfg: DictConfig) -> None:
     missing, unexpected = model.load_state_dict(old, strict=False)
     if unexpected or any(not name.startswith(inside) for name in missing):
         raise UserError(f"the weights in {file} do not fit the model that {directory} describes")
-    images = data.splits["train"]
+    images = data.splits["train"].choice(CODES)
     parts_of_codes = []
     with seeded(0, model.device):
-        for i in range(0, min(CODES, len(images)), 1000):
-            x, y = images.batch(slice(i, min(i + 1000, CODES)))
+        for i in range(0, len(images), 1000):
+            x, y = images.batch(slice(i, i + 1000))
             parts_of_codes.append(model.encode(x.to(model.dtype), y).sample())
     try:
         for prior in model.parts()["prior"]:

@@ -42,7 +42,7 @@ def run(cfg: DictConfig, *, directory: Path, overrides: Sequence[str]) -> float:
     """Trains, validates and tests what `cfg` describes, and writes everything about it into `directory`.
 
     Returns:
-        The best of what `cfg.monitor` watches, the un-annealed validation ELBO in nats, for sweeps to maximise.
+        The best of what `cfg.monitor` watches, of which `val/elbo` and `val/iwae` are in nats, for sweeps to maximise.
 
     Raises:
         UserError: for a mistake in the configuration or the data; nothing has been written then.
@@ -116,9 +116,8 @@ def finish(cfg: DictConfig, parts: Parts, directory: Path) -> float:
     pictures = parts.pictures.save(parts.model, parts.data.splits["test"], directory)
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            chosen = {
-                f"best/{name.replace('/', '_')}": figures[name] for name in ("val/elbo", "test/elbo") if name in figures
-            }
+            names = dict.fromkeys((cfg.monitor, "val/elbo", "test/elbo"))
+            chosen = {f"best/{name.replace('/', '_')}": figures[name] for name in names if name in figures}
             logger.log_hyperparams(flat(cfg), chosen)
         elif not isinstance(logger, CSVLogger):
             logger.log_hyperparams(flat(cfg))

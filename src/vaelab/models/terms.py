@@ -103,7 +103,11 @@ class Terms:
             ValueError: if they come without one.
         """
         if self.model is None or self.params is None or self.x is None:
-            raise ValueError("this objective reads more than log-probabilities: the terms need x, params and model")
+            giver = "terms without their model do" if self.model is None else f"{type(self.model).__name__} does"
+            raise ValueError(
+                f"this objective reads x and the parameters of p(x|z), which {giver} not give; choose objective=elbo, "
+                "or a model that decodes single draws (model=vae)"
+            )
         return self.model
 
     @cached_property

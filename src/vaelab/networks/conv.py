@@ -146,7 +146,8 @@ class ConvDecoder(Decoder):
         conditioning: what becomes of c: `concat` (appended to the input) or `film` (modulates every hidden layer).
 
     Raises:
-        ValueError: for an image too small for its stages, a latent map of another size, or a value outside its range.
+        ValueError: for an image too small for its stages, a latent map of another size or with dense layers, or a value
+            outside its range.
     """
 
     def __init__(
@@ -203,6 +204,11 @@ class ConvDecoder(Decoder):
     def _first_map(self, channels: int, size: Size, dense: Sequence[int], options: dict[str, Any]) -> list[nn.Module]:
         if len(self.in_shape) == 3:
             check_latent_map(self.in_shape, size)
+            if dense:
+                raise ValueError(
+                    "dense layers have no place between a latent map and the decoder's first map; choose "
+                    "model.decoder.dense=[] or model.latent_map=false"
+                )
             first = nn.Conv2d(self.in_shape[0] + self.appended, channels, 1)
             return _block(first, channels, **options)
         shape = (channels, *size)

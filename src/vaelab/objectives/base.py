@@ -17,9 +17,11 @@ class Objective(nn.Module):
 
     Attributes:
         num_samples: K, the draws of z that it wants for every example while training.
+        compiles: whether it can be served by a compiled model: not if it takes derivatives by z itself.
     """
 
     num_samples: int = 1
+    compiles: bool = True
 
     def forward(self, terms: Terms, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Returns the scalar loss with all penalties, and the logs."""

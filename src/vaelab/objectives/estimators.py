@@ -27,7 +27,10 @@ def only_latent(terms: Terms, wanted_by: str) -> Latent:
         ValueError: for a hierarchy.
     """
     if len(terms.latents) != 1:
-        raise ValueError(f"{wanted_by} needs a model with one latent group, but this one has {len(terms.latents)}")
+        raise ValueError(
+            f"{wanted_by} needs a model with one latent group, but this one has {len(terms.latents)}; choose a flat "
+            "one (model=vae)"
+        )
     return terms.latents[0]
 
 

@@ -47,6 +47,7 @@ class IWAE(Objective):
         super().__init__()
         self.num_samples = positive_int("num_samples", num_samples)
         self.estimator = one_of("estimator", estimator, ESTIMATORS)
+        self.compiles = estimator != "dreg"
         self.growth = growth or Constant()
         self.keep = None if keep is None else positive_int("keep", keep)
         if keep is not None and estimator != "standard":
@@ -89,6 +90,7 @@ class MIWAE(Objective):
         self.num_groups = positive_int("num_groups", num_groups)
         self.num_samples = self.num_groups * positive_int("group_size", group_size)
         self.estimator = one_of("estimator", estimator, ESTIMATORS)
+        self.compiles = estimator != "dreg"
 
     def weigh(self, terms: Terms, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Returns the loss, and the logs with the bound `iwae` of all draws."""
@@ -117,6 +119,7 @@ class PIWAE(Objective):
         self.num_groups = positive_int("num_groups", num_groups)
         self.num_samples = self.num_groups * positive_int("group_size", group_size)
         self.estimator = one_of("estimator", estimator, ESTIMATORS)
+        self.compiles = False
 
     def weigh(self, terms: Terms, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Returns the loss, and the logs with the decoder's bound `iwae`."""
@@ -145,6 +148,7 @@ class CIWAE(Objective):
         self.beta = beta
         self.num_samples = positive_int("num_samples", num_samples)
         self.estimator = one_of("estimator", estimator, ESTIMATORS)
+        self.compiles = estimator != "dreg"
 
     def weigh(self, terms: Terms, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Returns the loss, and the logs with the bound `iwae`."""

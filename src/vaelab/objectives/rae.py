@@ -38,6 +38,7 @@ class RAE(Objective):
         super().__init__()
         self.beta = at_least_zero("beta", beta)
         self.regularizer = one_of("regularizer", regularizer, REGULARIZERS)
+        self.compiles = regularizer != "gradient_penalty"
         self.weight = at_least_zero("weight", weight)
 
     def weigh(self, terms: Terms, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:

@@ -14,10 +14,12 @@ class Prior(nn.Module):
     Attributes:
         latent_shape: shape of z, (D,) or (D, h, w).
         space: where z lies; None is wherever the sampler draws it.
+        remedy: a sampler to choose for this prior.
     """
 
     latent_shape: tuple[int, ...]
     space: str | None = "Euclidean space"
+    remedy: str = "model/sampler=gaussian"
 
     def forward(self) -> Distribution:
         """Returns p(z)."""
@@ -44,8 +46,9 @@ class Prior(nn.Module):
         """
 
     def check_space(self, space: str, remedy: str) -> None:
-        """Raises a ValueError that names the `remedy` if this is no density on the `space` of the sampler's draws."""
+        """Raises a ValueError that names both remedies if this is no density on the `space` that z is drawn on."""
         if self.space not in (None, space):
             raise ValueError(
-                f"{type(self).__name__} is a prior on {self.space}, but the sampler draws z on {space}; choose {remedy}"
+                f"{type(self).__name__} is a prior on {self.space}, but the sampler draws z on {space}; choose "
+                f"{remedy} for this sampler, or {self.remedy} for this prior"
             )

@@ -21,6 +21,7 @@ class BernoulliPrior(Prior):
     """
 
     space = "binary vectors"
+    remedy = "model/sampler=bernoulli"
     logits: Tensor
 
     def __init__(self, *, latent_shape: Sequence[int], learned: bool = False) -> None:

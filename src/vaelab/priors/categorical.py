@@ -48,6 +48,8 @@ class CategoricalPrior(Prior):
             raise ValueError(f"classes must be at least 2 and divide latent_dim={size}, but is {classes}")
         kind = "one-hot vectors" if temperature is None else "the simplices"
         self.space = f"{kind} of {classes} classes"
+        hard = "true" if temperature is None else "false"
+        self.remedy = f"model/sampler=categorical model.sampler.classes={classes} model.sampler.straight_through={hard}"
         logits = torch.zeros(*positions, size // classes, classes)
         if learned:
             self.logits = nn.Parameter(logits)

@@ -28,6 +28,7 @@ class CodesPrior(Prior):
     """
 
     space = "a codebook"
+    remedy = "model/sampler=vector_quantizer"
     logits: Tensor
 
     def __init__(self, *, latent_shape: Sequence[int], learned: bool = False) -> None:
@@ -43,7 +44,7 @@ class CodesPrior(Prior):
     ) -> None:
         """Takes the codebook, which stays the sampler's own, and makes the probabilities."""
         if not isinstance(sampler, Codebook):
-            raise ValueError("CodesPrior needs a sampler with a codebook; choose model/sampler=vector_quantizer")
+            raise ValueError(f"CodesPrior needs a sampler with a codebook; choose {self.remedy}")
         self._codes, self._embed = sampler.codes, sampler.embed
         self._code_shape = sampler.code_shape
         if self.learned:

@@ -26,6 +26,7 @@ class UniformSpherePrior(Prior):
     """
 
     space = "the unit sphere"
+    remedy = "model/sampler=von_mises_fisher"
     center: Tensor
 
     def __init__(self, *, latent_shape: Sequence[int]) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, distributed, nn
 
 from vaelab.checks import at_least_zero, fraction, one_of, positive, positive_int
+from vaelab.distributions.precision import full_precision
 from vaelab.numerics import at_least_float32
 
 
@@ -23,7 +26,7 @@ class LearnedCodebook(nn.Module):
 
     Before a batch is coded, every vector whose p_k is at most `revive_below` / K is put on a random input, and p_k on
     1 / K. At the start all p_k are 0, so that the first batch places the whole codebook. Both happen in training mode
-    with gradients enabled only, and alike on all devices.
+    with gradients enabled only, and alike on all devices. Running means have float32 in a model of half precision, too.
 
     Args:
         num_codes: K.
@@ -64,10 +67,20 @@ class LearnedCodebook(nn.Module):
             self.vectors = nn.Parameter(vectors)
         self.register_buffer("usage", torch.zeros(num_codes))
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LearnedCodebook:
+        """Moves and converts all but the precision of the buffers to less than float32, where running means stall."""
+        before = dict(self._buffers)
+        super()._apply(fn, recurse)
+        for name, value in before.items():
+            converted = self._buffers[name]
+            if value is not None and converted is not None and converted.dtype.itemsize < 4:
+                self._buffers[name] = at_least_float32(value).to(converted.device)
+        return self
+
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the codes (...) of inputs (..., d) and their vectors (..., d); learns from them in training."""
         learning = self.training and torch.is_grad_enabled()
-        rows = inputs.detach().flatten(0, -2)
+        rows = at_least_float32(inputs.detach()).flatten(0, -2)
         if learning:
             self.revive(rows)
         codes = self.nearest(inputs)
@@ -86,9 +99,9 @@ class LearnedCodebook(nn.Module):
         vectors = at_least_float32(self.vectors)
         center = vectors.mean(0)  # keeps the digits that a codebook far from 0 would lose in the squares
         vectors = vectors - center
-        # |v - e|^2 without |v|^2, which all codes have in common
-        rows = inputs.flatten(0, -2) - center
-        return torch.addmm(vectors.square().sum(1), rows, vectors.T, alpha=-2).argmin(1).view(inputs.shape[:-1])
+        rows = at_least_float32(inputs).flatten(0, -2) - center
+        with full_precision(rows):  # |v - e|^2 without |v|^2, which all codes have in common
+            return torch.addmm(vectors.square().sum(1), rows, vectors.T, alpha=-2).argmin(1).view(inputs.shape[:-1])
 
     @torch.no_grad()
     def revive(self, rows: Tensor) -> None:
@@ -116,10 +129,10 @@ class LearnedCodebook(nn.Module):
         if several_processes():
             distributed.all_reduce(totals)
         totals = totals / totals[:, 0].sum()
-        usage = at_least_float32(self.usage).lerp(totals[:, 0], 1 - self.decay)
+        usage = self.usage.lerp(totals[:, 0], 1 - self.decay)
         self.usage.copy_(usage)
         if self.update == "ema":
-            sums = at_least_float32(self.sums).lerp(totals[:, 1:], 1 - self.decay)
+            sums = self.sums.lerp(totals[:, 1:], 1 - self.decay)
             total = usage.sum()
             smoothed = total * (usage + self.epsilon) / (total + len(usage) * self.epsilon)
             self.sums.copy_(sums)

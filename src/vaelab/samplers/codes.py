@@ -127,7 +127,7 @@ def usage(codes: Tensor, num_codes: int) -> dict[str, Tensor]:
         codes: (books, N).
         num_codes: K.
     """
-    counts = torch.zeros(len(codes), num_codes, device=codes.device)
+    counts = torch.zeros(len(codes), num_codes, dtype=torch.float32, device=codes.device)
     counts.scatter_add_(1, codes, torch.ones_like(codes, dtype=counts.dtype))
     entropy = torch.special.entr(counts / codes.shape[1]).sum(1)
     return {"perplexity": entropy.exp().mean(), "codes_used": (counts > 0).sum(1).to(counts.dtype).mean()}
