@@ -77,10 +77,7 @@ class Subject:
     def chosen(self, split: str | None = None, limit: int | None = None) -> Images:
         """Returns a split, or a fixed random choice of at most `limit` of its images, in their order."""
         images = self.splits[split or self.split]
-        number = min(len(images), limit or self.limit or len(images))
-        # A fixed choice of them: files are often sorted by label.
-        index = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:number].sort().values
-        return images.subset(index) if number < len(images) else images
+        return images.choice(limit or self.limit or len(images))
 
     def images(self, split: str | None = None, limit: int | None = None) -> tuple[Tensor, Tensor]:
         """Returns images (N, C, H, W) in their own range and labels (N,) of a split, at most `limit` of them."""
