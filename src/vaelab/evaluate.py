@@ -6,12 +6,13 @@ Nothing heavy is imported here, so that --help and --cfg answer at once.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vaelab.locations import CONF
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Sequence
 
     from vaelab.evaluation import Figure
 
@@ -19,7 +20,8 @@ USAGE = """\
 Judges finished runs: python evaluate.py run=RUN_DIR [KEY=VALUE] ...
 
   python evaluate.py run=RUN_DIR                                 what applies, on the test images
-  python evaluate.py 'run=outputs/*/*' parts=[likelihood]        many runs, one part
+  python evaluate.py 'run=outputs/*/*' parts=[likelihood]        many runs, one part, compared image by image
+  python evaluate.py run=[RUN_DIR,RUN_DIR] parts=[likelihood]    the same of two runs
   python evaluate.py run=RUN_DIR likelihood.k=500 limit=1000     500 draws for each of 1,000 images
   python evaluate.py run=RUN_DIR split=val                       for choices: the test images are for the end
   python evaluate.py --cfg job                                   every key with its value
@@ -29,11 +31,11 @@ same settings are not measured again (again=true does). In Python: from vaelab.e
 """
 
 
-def evaluate(run: str | Path, *overrides: str) -> dict[str, list[Figure]]:
+def evaluate(run: str | Path | Sequence[str | Path], *overrides: str) -> dict[str, list[Figure]]:
     """Evaluates finished runs as the command line does: evaluate("outputs/vae", "likelihood.k=500", "limit=1000").
 
     Args:
-        run: a run directory, a checkpoint, or a pattern of several.
+        run: a run directory, a checkpoint, a pattern of several, or a list of those.
         overrides: what could stand on the command line.
 
     Returns:
@@ -49,12 +51,14 @@ def evaluate(run: str | Path, *overrides: str) -> dict[str, list[Figure]]:
     from vaelab.experiment.evaluate import evaluate
     from vaelab.explain import explain
 
+    if wrong := [word for word in overrides if not isinstance(word, str)]:
+        raise UserError(f"overrides are strings, one by one, such as 'limit=100', but there is {wrong[0]!r}")
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
             cfg = compose("evaluate", overrides=list(overrides))
     except HydraException as error:
         raise UserError(explain(error, overrides, "evaluate")) from error
-    cfg.run = str(run)
+    cfg.run = str(run) if isinstance(run, (str, Path)) else [str(path) for path in run]
     return evaluate(cfg)
 
 

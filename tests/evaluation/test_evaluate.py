@@ -49,7 +49,7 @@ def stored(run: Path) -> dict:
 
 def test_the_file_holds_every_figure_with_its_error_its_protocol_and_the_settings(runs):
     figures = evaluate(runs / "one", *QUICK)[str(runs / "one")]
-    part = stored(runs / "one")["likelihood"]
+    (part,) = stored(runs / "one")["likelihood"]
     assert part["settings"]["split"] == "test"
     assert part["settings"]["limit"] == 30
     assert part["settings"]["seed"] == 0
@@ -99,6 +99,47 @@ def test_what_was_measured_with_the_same_settings_is_not_measured_again(runs, mo
     os.utime(runs / "one/checkpoints/best.ckpt", (1, 1))
     evaluate(runs / "one", *QUICK)
     assert calls == [20, 21, 21, 21, 20]
+
+
+def test_a_quick_look_replaces_no_figures(runs, monkeypatch):
+    calls = []
+    original = Likelihood.__call__
+    monkeypatch.setattr(Likelihood, "__call__", lambda self, subject: calls.append(self.k) or original(self, subject))
+    first = evaluate(runs / "one", *QUICK)[str(runs / "one")]
+    evaluate(runs / "one", *QUICK, "likelihood.k=2", "limit=2")
+    assert [entry["settings"]["limit"] for entry in stored(runs / "one")["likelihood"]] == [2, 30]
+    again = evaluate(runs / "one", *QUICK)[str(runs / "one")]
+    assert calls == [20, 2]
+    assert again == first
+    assert all(torch.equal(a.values, b.values) for a, b in zip(again, first, strict=True) if a.values is not None)
+    evaluate(runs / "one", *QUICK, "again=true")
+    assert calls == [20, 2, 20]
+    assert len(stored(runs / "one")["likelihood"]) == 2
+
+
+def test_figures_of_weights_that_are_no_more_are_dropped(runs):
+    evaluate(runs / "one", *QUICK)
+    shutil.copy(runs / "two/checkpoints/best.ckpt", runs / "one/checkpoints/best.ckpt")
+    os.utime(runs / "one/checkpoints/best.ckpt", (1, 1))
+    evaluate(runs / "one", *QUICK, "limit=20")
+    assert [entry["settings"]["limit"] for entry in stored(runs / "one")["likelihood"]] == [20]
+
+
+def test_a_checkpoint_is_evaluated_beside_its_run(runs, capsys):
+    last = runs / "one/checkpoints/last.ckpt"
+    found = evaluate([runs / "one", last], *QUICK)
+    assert list(found) == [str(runs / "one"), str(last)]
+    assert not (runs / "one/checkpoints/evaluation.json").exists()
+    names = [entry["settings"]["checkpoint"].split()[0] for entry in stored(runs / "one")["likelihood"]]
+    assert names == ["last.ckpt", "best.ckpt"]
+    assert f"{runs / 'one'} (last.ckpt)" in capsys.readouterr().out.replace("\n", "")
+
+
+def test_pictures_are_named(runs, capsys):
+    evaluate(runs / "one", "parts=[latents]", "limit=50", "latents.train_images=50")
+    assert "drawn    latents.csv, latents_kl.png" in capsys.readouterr().out
+    evaluate(runs / "one", "parts=[latents]", "limit=50", "latents.train_images=50")
+    assert "drawn" not in capsys.readouterr().out
 
 
 def test_a_part_keeps_the_figures_of_the_others(runs):
@@ -185,9 +226,9 @@ def test_the_table_says_what_figures_share_once_and_fits_80_columns(tmp_path, ca
         Figure("likelihood/nothing", None, note="it does not apply"),
         Figure("likelihood/neither", None, note="it does not apply"),
     ]
-    print_figures(tmp_path, figures)
+    print_figures(figures, str(tmp_path))
     out = capsys.readouterr().out
-    lines = out.splitlines()[1:-1]
+    lines = out.splitlines()[1:]
     assert all(len(line) <= 80 for line in lines)
     assert out.count("binarize dynamic") == 1
     for words in (
@@ -197,7 +238,6 @@ def test_the_table_says_what_figures_share_once_and_fits_80_columns(tmp_path, ca
         "k 5000",
         "[none]",
         "nothing, neither: it does not apply",
-        "evaluation.json",
     ):
         assert words in out
 
@@ -224,12 +264,18 @@ def test_mistakes_are_told_in_one_sentence(runs, override, words):
     assert not (runs / "one/evaluation.json").exists()
 
 
+def test_overrides_are_strings_one_by_one(runs):
+    with pytest.raises(UserError, match=r"one by one, such as 'limit=100', but there is \['parts=\[likelihood\]'\]"):
+        evaluate(runs / "one", ["parts=[likelihood]"])
+
+
 def test_wrong_places_are_told(runs, tmp_path):
     with pytest.raises(UserError, match="names no run directory"):
         evaluate(tmp_path / "nowhere*", *QUICK)
     (runs / "two/.hydra/config.yaml").unlink()
     with pytest.raises(UserError, match="does not say what data it was trained on"):
         evaluate(runs / "two", *QUICK)
-    (runs / "one/evaluation.json").write_text("{")
-    with pytest.raises(UserError, match="is damaged"):
-        evaluate(runs / "one", *QUICK)
+    for content in ("{", "[]", '{"likelihood": {}}', '{"likelihood": [7]}', '{"likelihood": [{"figures": []}]}'):
+        (runs / "one/evaluation.json").write_text(content)
+        with pytest.raises(UserError, match="is damaged"):
+            evaluate(runs / "one", *QUICK)

@@ -1,5 +1,6 @@
 """IWAE with draws that grow in number, and with few of them, resampled by their weights, in the gradient."""
 
+import math
 from functools import partial
 
 import pytest
@@ -120,7 +121,8 @@ def test_the_number_of_draws_grows_by_its_schedule(x: Tensor, step: int, draws: 
 
 @pytest.mark.parametrize(("draws", "kept"), [(50, 5), (5, 5), (3, 3)])
 def test_only_some_of_the_draws_carry_the_gradient(x: Tensor, draws: int, kept: int) -> None:
-    terms = IWAE(num_samples=draws, keep=5).terms(vae(), x, None, 0)
+    growth = Linear(epochs=1, steps_per_epoch=10, start=math.log(draws) / math.log(50))
+    terms = IWAE(num_samples=50, keep=5, growth=growth).terms(vae(), x, None, 0)
     assert terms.log_px.shape == (kept, 5)
     assert (terms.pool is None) == (draws == kept)
     if terms.pool is not None:
@@ -132,7 +134,9 @@ def test_refusals(x: Tensor) -> None:
     for estimator in ("stl", "dreg"):
         with pytest.raises(ValueError, match="keep needs estimator=standard"):
             IWAE(num_samples=5, keep=1, estimator=estimator)
-    with pytest.raises(ValueError, match="keep must be"):
+    with pytest.raises(ValueError, match="keep must be a whole number of at least 1"):
         IWAE(num_samples=5, keep=0)
+    with pytest.raises(ValueError, match="keep must be below num_samples=5, but is 5; null keeps all"):
+        IWAE(num_samples=5, keep=5)
     with pytest.raises(ValueError, match="no density"):
         vae(DeterministicSampler).resampled_terms(x, num_samples=4, keep=1)

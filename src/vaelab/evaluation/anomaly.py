@@ -88,7 +88,7 @@ class Anomaly(Evaluation):
                 figures += compared(f"class_{label}", found[label], anomalies=f"class {label}")
             figures += mean_over_classes(figures, [f"class_{label}" for label in found], list(reference))
         for kind, part in self._kinds(subject, normal):
-            what = self.other.origin if kind == "other" and self.other is not None else kind
+            what = getattr(self.other, "name", self.other.origin) if kind == "other" and self.other else kind
             figures += compared(kind, self._scores(subject, *part, kind, reasons), anomalies=what)
         return figures
 

@@ -22,7 +22,7 @@ from vaelab.data import Images
 from vaelab.evaluation.base import Evaluation, Figure, Subject, bootstrap_error, mean_figure, no_figure
 from vaelab.metrics import probe_accuracy
 from vaelab.metrics.latents import active_units, aggregate_parts, mean_covariance
-from vaelab.models import Model
+from vaelab.models import M2, HierarchicalVAE, LadderVAE, Model
 from vaelab.models.semi_supervised import Enumerated
 from vaelab.models.terms import Latent
 from vaelab.samplers.codes import Quantized
@@ -91,7 +91,8 @@ class Latents(Evaluation):
     def __call__(self, subject: Subject) -> list[Figure]:
         """Returns `latents/kl`, `latents/active_units`, the parts of the KL and the classifiers' accuracies."""
         images = subject.chosen(limit=min(self.images, subject.limit or self.images))
-        return [*self._information(subject, images), *self._parts(subject, images), *self._probes(subject, images)]
+        parts = (self._information, self._parts, own_classifier, self._probes)
+        return [figure for part in parts for figure in part(subject, images)]
 
     # ---- KL and active units
 
@@ -203,7 +204,9 @@ class Latents(Evaluation):
             except ValueError as error:
                 figures.append(no_figure(name, str(error)))
                 continue
-            protocol = {"images": len(images), "train_images": len(train), "dimensions": x_train.shape[1]}
+            sizes = {"images": len(images), "train_images": len(train), "dimensions": x_train.shape[1]}
+            top = not source and isinstance(subject.model, (LadderVAE, HierarchicalVAE))
+            protocol = {**sizes, **({"group": "top"} if top else {})}
             figures.append(Figure(name, accuracy, binomial_error(accuracy, len(images)), protocol=protocol))
         return figures
 
@@ -268,6 +271,17 @@ def no_aggregate(model: Model, latent: Latent, x: Tensor, y: Tensor, *, is_bound
     if not torch.allclose(mean.view(-1, *mean.shape[-len(model.latent_shape) :]), model.encode(x, y).mean, atol=1e-4):
         return "the top group's posterior is given draws of the groups below"
     return ""
+
+
+def own_classifier(subject: Subject, images: Images) -> list[Figure]:
+    """Returns how often the classifier of a model that has one is right; nothing for all other models."""
+    model = subject.model
+    if not isinstance(model, M2):
+        return []
+    known = images.subset((images.y >= 0).nonzero().squeeze(1))
+    guesses = [model.classify(x).argmax(1).cpu() for x, _ in subject.read(known, ROWS, "classifier")]
+    right = (torch.cat(guesses) == known.y.cpu()).double()
+    return [mean_figure("latents/classifier", right, unit="", what="q(y|x) of the model itself")]
 
 
 def codes(subject: Subject, images: Images) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 
 from vaelab.checks import positive_int
 from vaelab.evaluation.base import Evaluation, Figure, Subject, mean_figure, no_figure
+from vaelab.evaluation.images import given
 from vaelab.likelihoods import bits_per_dim
 from vaelab.metrics.importance import images_at_once, importance_bound
 
@@ -32,6 +33,7 @@ class Likelihood(Evaluation):
         """Returns `likelihood/elbo`, its two terms, `likelihood/bound` and `likelihood/bits_per_dim`."""
         model = subject.model
         x, y = subject.images()
+        told = given(model)
         terms = [
             (t.log_px.mean(0).cpu(), t.kl.mean(0).cpu(), t.is_bound)
             for part, labels in subject.batches(x, y, max(1, (self.rows or 1000) // self.elbo_samples), "ELBO")
@@ -39,14 +41,14 @@ class Likelihood(Evaluation):
         ]
         log_px, kl = (torch.cat([term[i] for term in terms]) for i in (0, 1))
         names = ("likelihood/elbo", "likelihood/bound", "likelihood/bits_per_dim")
-        reconstruction = mean_figure("likelihood/reconstruction", log_px, draws=self.elbo_samples)
+        reconstruction = mean_figure("likelihood/reconstruction", log_px, draws=self.elbo_samples, **told)
         if not terms[0][2]:
             why = "a deterministic code has no density, and its reconstruction is no bound on log p(x)"
             return [reconstruction, *(no_figure(name, why) for name in names)]
         figures = [
-            mean_figure(names[0], log_px - kl, draws=self.elbo_samples),
+            mean_figure(names[0], log_px - kl, draws=self.elbo_samples, **told),
             reconstruction,
-            mean_figure("likelihood/kl", kl, draws=self.elbo_samples),
+            mean_figure("likelihood/kl", kl, draws=self.elbo_samples, **told),
         ]
         try:
             bounds = torch.cat(
@@ -57,9 +59,9 @@ class Likelihood(Evaluation):
             )
         except ValueError as error:
             return [*figures, *(no_figure(name, str(error)) for name in names[1:])]
-        bound = mean_figure(names[1], bounds, k=self.k)
+        bound = mean_figure(names[1], bounds, k=self.k, **told)
         if subject.support not in model.likelihood.probability_of:
             why = f"log p(x) of {subject.support} data under this likelihood is no log-probability"
             return [*figures, bound, no_figure(names[2], why)]
-        bits = mean_figure(names[2], bits_per_dim(bounds, model.x_shape), unit="bits", k=self.k)
+        bits = mean_figure(names[2], bits_per_dim(bounds, model.x_shape), unit="bits", k=self.k, **told)
         return [*figures, bound, bits]

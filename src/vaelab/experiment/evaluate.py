@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import glob
-import json
 import math
 import sys
 import time
 import zlib
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal, TypeVar
-from zipfile import BadZipFile
+from typing import Literal, TypeVar
 
-import numpy as np
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
@@ -26,15 +23,14 @@ from tqdm import tqdm
 from vaelab.data import ImageDataModule
 from vaelab.errors import UserError
 from vaelab.evaluation import Evaluation, Figure, Subject
-from vaelab.experiment.files import BEST, HYDRA_CONFIG, write_json
+from vaelab.experiment.files import BEST, HYDRA_CONFIG
 from vaelab.experiment.instantiate import build
 from vaelab.experiment.load import find_checkpoint, load, read_checkpoint
 from vaelab.experiment.report import flat
+from vaelab.experiment.results import RESULTS, Results
 from vaelab.locations import CONF
 from vaelab.numerics import seeded
 
-RESULTS = "evaluation.json"
-VALUES = "evaluation_values.npz"  # of every image, for differences between runs
 COMPARED = ("likelihood/elbo", "likelihood/bound")
 OWN_DATA = ("arrays", "image_folder", "latents")  # data sets that are nothing without a place
 SPLITS = ("train", "val", "test")
@@ -58,7 +54,7 @@ def evaluate(cfg: DictConfig) -> dict[str, list[Figure]]:
     if not isinstance(cfg.compile, bool):
         raise UserError(f"compile must be true or false, but is {cfg.compile!r}")
     found: dict[str, list[Figure]] = {}
-    runs, refused = directories(str(cfg.run)), []
+    runs, refused = directories([cfg.run] if isinstance(cfg.run, str) else list(cfg.run)), []
     for directory in runs:
         try:
             found[str(directory)] = evaluate_run(directory, parts, cfg)
@@ -106,28 +102,32 @@ def with_other_data(part: DictConfig, name: str, root: str | None) -> DictConfig
     elif Path(other).expanduser().is_file():
         source = OmegaConf.create({"_target_": "vaelab.data.sources.Arrays", "path": other})
     else:
-        raise UserError(f"{name}.other must be one of {', '.join(files)}, or a file of images, but is {other!r}")
+        raise UserError(
+            f"{name}.other must be one of {', '.join(files)}, or a file of images, but {other!r} is neither"
+        )
     return OmegaConf.merge(part, {"other": OmegaConf.to_container(source, resolve=True)})  # type: ignore[return-value]
 
 
-def directories(pattern: str) -> list[Path]:
-    """Returns the run directories that a path or a glob pattern names.
+def directories(patterns: Sequence[str]) -> list[Path]:
+    """Returns the run directories and checkpoints that paths or glob patterns name, each once.
 
     Raises:
-        UserError: if there is none.
+        UserError: if one of them names none.
     """
-    paths = [Path(p) for p in sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True))]
-    runs = [path for path in paths if path.is_file() or (path / BEST.parent).is_dir()]
-    if not runs:
-        raise UserError(f"run={pattern} names no run directory; give one, or a pattern such as 'run=outputs/*/*'")
-    return runs
+    found: dict[Path, None] = {}
+    for pattern in map(str, patterns):
+        paths = [Path(p) for p in sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True))]
+        runs = [path for path in paths if path.is_file() or (path / BEST.parent).is_dir()]
+        if not runs:
+            raise UserError(f"run={pattern} names no run directory; give one, or a pattern such as 'run=outputs/*/*'")
+        found |= dict.fromkeys(runs)
+    return list(found)
 
 
-def evaluate_run(directory: Path, parts: dict[str, Evaluation], cfg: DictConfig) -> list[Figure]:
+def evaluate_run(path: Path, parts: dict[str, Evaluation], cfg: DictConfig) -> list[Figure]:
     """Evaluates one run; parts that were done before with the same settings are not done again."""
-    file = find_checkpoint(directory, BEST.name)
-    folder = directory if directory.is_dir() else directory.parent
-    results, values = stored_results(folder / RESULTS), stored_values(folder / VALUES)
+    file, folder = find_checkpoint(path, BEST.name), folder_of(path)
+    results, start = Results(folder), time.time()
     subject = subject_of(file, folder, cfg)
     figures: list[Figure] = []
     for name, part in parts.items():
@@ -136,41 +136,28 @@ def evaluate_run(directory: Path, parts: dict[str, Evaluation], cfg: DictConfig)
             **{key: cfg[key] for key in ("split", "limit", "seed")},
             "checkpoint": checksum(file),
         }
-        stored = results.get(name)
-        if stored is None or stored["settings"] != settings or cfg.again:
-            start = time.perf_counter()
+        found = None if cfg.again else results.find(name, settings)
+        if found is None:
+            before = time.perf_counter()
             with seeded(cfg.seed, subject.model.device):
                 try:
-                    measured = part(subject)
+                    found = [with_protocol(figure, subject) for figure in part(subject)]
                 except ValueError as error:
-                    raise UserError(f"{name}: {error}") from error
-            measured = [with_protocol(figure, subject) for figure in measured]
-            stored = {
-                "settings": settings,
-                "seconds": round(time.perf_counter() - start, 3),
-                "figures": [plain(figure) for figure in measured],
-            }
-            values |= {figure.name: figure.values.numpy() for figure in measured if figure.values is not None}
-            save_values(folder / VALUES, values)
-            results[name] = stored
-            write_json(folder / RESULTS, results)  # after every part: what is done stays done
-        figures += [with_values(Figure(**figure), values) for figure in stored["figures"]]
-    print_figures(folder, figures)
+                    raise UserError(f"{name}: {in_words_of_this_command(error)}") from error
+            # After every part: what is done stays done.
+            results.add(name, settings, round(time.perf_counter() - before, 3), found)
+        figures += found
+    print_figures(figures, f"{folder} ({file.name})" if file.name != BEST.name else str(folder))
+    print_files(folder, since=start)
     to_tensorboard(file, folder, figures)
     return figures
 
 
-def stored_results(file: Path) -> dict[str, Any]:
-    """Returns what was measured before, by part.
-
-    Raises:
-        UserError: if the file is damaged.
-    """
-    try:
-        found: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
-    except ValueError as error:
-        raise UserError(f"{file} is damaged ({error}); delete it to measure everything anew") from error
-    return found
+def folder_of(path: Path) -> Path:
+    """Returns the directory of a run that is given by itself or by one of its checkpoints."""
+    if path.is_dir():
+        return path
+    return path.parent.parent if path.parent.name == BEST.parent.name else path.parent
 
 
 def subject_of(file: Path, folder: Path, cfg: DictConfig) -> Subject:
@@ -180,19 +167,22 @@ def subject_of(file: Path, folder: Path, cfg: DictConfig) -> Subject:
         raise UserError(f"{folder} does not say what data it was trained on ({HYDRA_CONFIG} is missing)")
     config = OmegaConf.load(stored)
     assert isinstance(config, DictConfig)
-    if cfg.data_root is not None:
-        if "root" not in config.data:
-            raise UserError(f"data_root={cfg.data_root}: the data of {folder} has no root; leave it out")
+    if cfg.data_root is not None and "root" in config.data:
         config.data.root = cfg.data_root
+    elif cfg.data_root is not None and not isinstance(cfg.anomaly.other, str):  # whose root it may be
+        raise UserError(f"data_root={cfg.data_root}: the data of {folder} has no root; leave it out")
     data: ImageDataModule = build(config.data, "data")
     try:
         data.setup()
     except ValueError as error:
-        raise UserError(f"data: {error}") from error
+        raise UserError(f"data: {in_words_of_this_command(error)}") from error
     splits = dict(data.splits)
     if data.binarize == "dynamic":
         splits["train"] = splits["train"].binarized("static", seed=data.split_seed)
     protocol = {"split": cfg.split, "binarize": data.binarize}
+    for choice in ("only_classes", "without_classes"):  # of training images; the test set keeps all
+        if config.data.get(choice) is not None:
+            protocol[f"trained {choice.replace('_', ' ')}"] = " ".join(map(str, config.data[choice]))
     model = load(file, device=device_of(cfg.device))
     if cfg.compile:
         model.compile_scoring()
@@ -219,26 +209,15 @@ def device_of(name: str) -> torch.device:
         raise UserError(f"device={name} is not there; device=auto takes what this machine has") from error
 
 
+def in_words_of_this_command(error: ValueError) -> str:
+    """Returns a message about data with the key that this command has for their place."""
+    return str(error).replace("data.root=", "data_root=")
+
+
 def checksum(file: Path) -> str:
     """Returns what changes when a checkpoint is written anew."""
     stat = file.stat()
     return f"{file.name} {stat.st_size} {int(stat.st_mtime)}"
-
-
-def stored_values(file: Path) -> dict[str, np.ndarray]:
-    """Returns the values of every image that were stored before, by figure; none from a file that cannot be read."""
-    try:
-        with np.load(file) as found:
-            return dict(found)
-    except (OSError, ValueError, BadZipFile):
-        return {}
-
-
-def save_values(file: Path, values: dict[str, np.ndarray]) -> None:
-    """Writes the values of every image; what was there stays until the new file is whole."""
-    draft = file.with_suffix(".part.npz")
-    np.savez_compressed(draft, **values)  # type: ignore[arg-type]
-    draft.replace(file)
 
 
 def with_protocol(figure: Figure, subject: Subject) -> Figure:
@@ -247,28 +226,25 @@ def with_protocol(figure: Figure, subject: Subject) -> Figure:
     return replace(figure, protocol={**subject.protocol, **figure.protocol}, data=data)
 
 
-def plain(figure: Figure) -> dict[str, Any]:
-    """Returns a figure as it is stored, without the values of the images."""
-    return {key: value for key, value in asdict(figure).items() if key != "values"}
-
-
-def with_values(figure: Figure, values: dict[str, np.ndarray]) -> Figure:
-    """Adds the stored values of the images to a figure, if they belong to it."""
-    found = values.get(figure.name)
-    if figure.value is None or found is None or not math.isclose(found.mean(), figure.value, rel_tol=1e-9):
-        return figure
-    return replace(figure, values=torch.from_numpy(found))
-
-
 def bar(items: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
     """Iterates with a progress bar that leaves nothing behind; silently where nobody watches."""
     return iter(tqdm(items, desc=description, total=total, leave=False, dynamic_ncols=True, disable=None))
 
 
-def print_figures(folder: Path, figures: list[Figure]) -> None:
+def print_files(folder: Path, *, since: float) -> None:
+    """Prints which pictures and tables were drawn, and where the figures are."""
+    console = Console(highlight=False, markup=False)
+    drawn = sorted(file for pattern in ("*.png", "*.csv") for file in folder.glob(pattern))
+    names = [file.name for file in drawn if file.stat().st_mtime >= since]
+    if names:
+        console.print(f"drawn    {', '.join(names)}", soft_wrap=True)
+    console.print(f"written  {folder / RESULTS}", soft_wrap=True)
+
+
+def print_figures(figures: list[Figure], title: str) -> None:
     """Prints the figures of a run part by part; above each what all of its figures share, below it what to know."""
     console = Console(highlight=False, markup=False)
-    console.print(str(folder), style="bold", soft_wrap=True)
+    console.print(title, style="bold", soft_wrap=True)
     for part, members in groupby(figures, key=heading):
         group = list(members)
         measured = [figure for figure in group if figure.value is not None]
@@ -280,13 +256,13 @@ def print_figures(folder: Path, figures: list[Figure]) -> None:
             table.add_column(justify=justify, overflow="fold", no_wrap=column == "figure")
         for figure in measured:
             own = ", ".join(item for item in described([figure]) if item not in shared)
-            error = "" if figure.error is None else f"± {figure.error:.2g}"
+            noise = figure.error is not None and figure.error < 1e-9 * abs(figure.value or 0)
+            error = "" if figure.error is None else f"± {0 if noise else figure.error:.2g}"
             table.add_row(f"  {figure.name.removeprefix(part + '/')}", f"{figure.value:.5g}", error, figure.unit, own)
         console.print(table)
         for note in dict.fromkeys(figure.note for figure in group if figure.note):
             names = ", ".join(figure.name.removeprefix(f"{part}/") for figure in group if figure.note == note)
             console.print(f"  {names}: {note}", soft_wrap=True)
-    console.print(f"written  {folder / RESULTS}", soft_wrap=True)
 
 
 def heading(figure: Figure) -> str:

@@ -33,7 +33,8 @@ class IWAE(Objective):
         keep: draws that carry the gradient; None for all.
 
     Raises:
-        ValueError: for a `num_samples` or `keep` below 1, an unknown `estimator`, or one that does not go with `keep`.
+        ValueError: for a `num_samples` or `keep` below 1, a `keep` of all, an unknown `estimator`, or one that does not
+            go with `keep`.
     """
 
     def __init__(
@@ -50,6 +51,8 @@ class IWAE(Objective):
         self.compiles = estimator != "dreg"
         self.growth = growth or Constant()
         self.keep = None if keep is None else positive_int("keep", keep)
+        if keep is not None and keep >= num_samples:
+            raise ValueError(f"keep must be below num_samples={num_samples}, but is {keep}; null keeps all")
         if keep is not None and estimator != "standard":
             raise ValueError(f"keep needs estimator=standard, but it is {estimator}, which weighs all draws by itself")
 
