@@ -45,7 +45,7 @@ class Enumerated(Latent):
         Raises:
             ValueError: always.
         """
-        raise ValueError("M2 sums over the classes, so that no draw of its latents stands alone; objective=elbo needs none")
+        raise ValueError("M2 sums over the classes, so that none of its draws stands alone; objective=elbo needs none")
 
     __repr__ = object.__repr__
 
