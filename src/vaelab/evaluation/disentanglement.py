@@ -111,12 +111,16 @@ class Disentanglement(Evaluation):
 
     def _dci(self, z: np.ndarray, v: np.ndarray, seed: int) -> list[Figure]:
         found = metrics.dci(z, v, seed=seed)
-        protocol = {"error": f"over {DCI_PARTS} parts of the images"}
         informativeness = mean_figure("disentanglement/dci_informativeness", torch.from_numpy(found.correct), unit="")
         informativeness = replace(informativeness, protocol={"scored_on": len(found.correct)})
         return [
             *(
-                Figure(f"disentanglement/dci_{name}", getattr(found, name), error, protocol=protocol)
+                Figure(
+                    f"disentanglement/dci_{name}",
+                    getattr(found, name),
+                    error,
+                    protocol={} if error is None else {"error": f"over {DCI_PARTS} parts of the images"},
+                )
                 for name, error in self._dci_errors(z, v, seed).items()
             ),
             informativeness,
