@@ -154,16 +154,22 @@ def test_a_run_of_other_overrides_is_refused(fake: reproduce.Table, tmp_path: Pa
         reproduce.train(fake, "a", "small", tmp_path, [])
 
 
-def test_finished_runs_are_skipped_and_others_continued(
-    fake: reproduce.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    commands = []
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The overrides of every training run that was asked for; none is started."""
+    commands: list[list[str]] = []
 
     def run(words: list[str], **_: object) -> reproduce.subprocess.CompletedProcess:
         commands.append(words[2:])
         return reproduce.subprocess.CompletedProcess(words, 0)
 
     monkeypatch.setattr(reproduce.subprocess, "run", run)
+    return commands
+
+
+def test_finished_runs_are_skipped_and_others_continued(
+    fake: reproduce.Table, tmp_path: Path, commands: list[list[str]]
+) -> None:
     finished(tmp_path, "a", 1)
     finished(tmp_path, "b", 2)
     (tmp_path / "b" / "metrics.json").unlink()
@@ -178,15 +184,8 @@ def test_finished_runs_are_skipped_and_others_continued(
 
 
 def test_a_finished_run_is_resumed_for_its_next_stage(
-    fake: reproduce.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fake: reproduce.Table, tmp_path: Path, commands: list[list[str]]
 ) -> None:
-    commands = []
-
-    def run(words: list[str], **_: object) -> reproduce.subprocess.CompletedProcess:
-        commands.append(words[2:])
-        return reproduce.subprocess.CompletedProcess(words, 0)
-
-    monkeypatch.setattr(reproduce.subprocess, "run", run)
     longer = reproduce.Run(
         train=("model.latent_dim=1",), small=("trainer.max_epochs=4",), then=("trainer.max_epochs=6",)
     )
