@@ -17,7 +17,8 @@ A table is a YAML file beside this one:
     scales                    small and paper: {train, evaluate}, added for every run
     runs                      NAME: {train, evaluate, small, paper, then}; small and paper add to train; at the small
                               scale, a finished run is resumed for the longer trainer.max_epochs of `then`.
-                              {folder} is where the other runs lie, for refit={folder}/NAME
+                              {folder} is where the other runs lie, for refit={folder}/NAME; their processor time is
+                              added to that of the run
     differences               figure, runs: pairs of runs whose figures are compared image by image
     rows                      name; run, or runs to average (default: the name); figure of evaluation.json or
                               metrics.json; times and plus turn it into what was published; published: a number, or
@@ -118,6 +119,12 @@ class Table:
         first, then = self.training(run, scale, folder, extra), self.runs[run].then if scale == "small" else ()
         kept = [word for word in first if key(word) not in map(key, then)]
         return [first, [*kept, *then]] if then else [first]
+
+    def before(self, run: str, scale: str) -> list[str]:
+        """Returns the runs that a run starts from, the nearest first."""
+        words = self.training(run, scale, Path("{folder}"))
+        found = [word.rpartition("/")[2] for word in words if "{folder}/" in word]
+        return [name for nearest in found for name in (nearest, *self.before(nearest, scale))]
 
     def evaluation(self, run: str, scale: str, folder: Path) -> list[str]:
         """Returns the overrides of evaluate.py for a run."""
@@ -221,6 +228,12 @@ def record(directory: Path, seconds: float | None) -> None:
     """Notes the processor time of a run, all of its parts together, and the machine it ran on."""
     content = {"cpu_seconds": None if seconds is None else round(seconds), "machine": machine()}
     (directory / RECORD).write_text(json.dumps(content, indent=2) + "\n")
+
+
+def spent_minutes(directory: Path) -> str:
+    """Returns the recorded processor time of a run in minutes, or a question mark."""
+    seconds = read_json(directory / RECORD).get("cpu_seconds")
+    return "?" if seconds is None else f"{seconds / 60:.1f}"
 
 
 def machine() -> str:
@@ -375,9 +388,8 @@ def provenance(table: Table, scale: str, folder: Path, measured: dict[str, dict[
     home = Path("outputs/reproduce", table.name, scale)  # where runs lie unless said otherwise
     lines = ["| run | `train.py` | CPU minutes |", "|---|---|---|"]
     for run in finished:
-        seconds = read_json(folder / run / RECORD).get("cpu_seconds")
-        minutes = "" if seconds is None else f"{seconds / 60:.1f}"
         first, *then = table.stages(run, scale, home)
+        minutes = " + ".join(spent_minutes(folder / name) for name in [run, *table.before(run, scale)])
         more = "".join(f", then `resume=RUN {word}`" for words in then for word in words if word not in first)
         lines.append(f"| {run} | `{' '.join(first)}`{more} | {minutes} |")
     evaluated = [" ".join(table.evaluation(run, scale, home)) for run in finished]

@@ -14,6 +14,7 @@ Trains a variational autoencoder: python train.py [GROUP=OPTION] [KEY=VALUE] ...
   python train.py experiment=keras_conv                  a published set-up
   python train.py resume=RUN_DIR trainer.max_epochs=40   go on with a run
   python train.py refit=RUN_DIR model/prior=flow         another prior for a finished run
+  python train.py init_from=RUN_DIR objective=iwae       a new run that starts from the weights of another
   python evaluate.py run=RUN_DIR                         what a finished run is worth
   python train.py -m model.latent_dim=2,8,16             a sweep
   python train.py --cfg job                              the whole configuration, every key with its value

@@ -12,7 +12,7 @@ from vaelab import load
 from vaelab.data import ImageDataModule
 from vaelab.data.sources import Digits
 from vaelab.errors import UserError
-from vaelab.experiment.refit import start_from
+from vaelab.experiment.refit import keep_weights
 from vaelab.likelihoods import BernoulliLikelihood
 from vaelab.models import build_m2
 from vaelab.networks import LabelCondition, MLPDecoder, MLPEncoder
@@ -102,7 +102,7 @@ def test_the_prior_is_found_wherever_it_lies_in_a_model(tmp_path):
     old, new = m2(FullGaussianPrior), m2(partial(GaussianMixturePrior, components=2))
     weights = {f"model.{name}": value for name, value in old.state_dict().items()}
     torch.save({"vaelab": {}, "state_dict": weights}, tmp_path / "best.ckpt")
-    start_from(tmp_path / "best.ckpt", SimpleNamespace(model=new, data=data), OmegaConf.create())
+    keep_weights(tmp_path / "best.ckpt", SimpleNamespace(model=new, data=data), OmegaConf.create())
     kept = {name: value for name, value in new.state_dict().items() if not name.startswith("vae.prior.")}
     assert len(kept) < len(new.state_dict())
     assert all(torch.equal(value, old.state_dict()[name]) for name, value in kept.items())

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from vaelab.errors import UserError
 from vaelab.experiment.instantiate import build
@@ -41,8 +42,7 @@ def load(path: str | Path, *, device: str | torch.device = "cpu", trusted: Seque
     for target in _targets(checkpoint["vaelab"]["config"]["model"]):
         check_trusted(target, trusted, file)
     model: Model = build(cfg, "model")
-    prefix = "model."
-    weights = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+    weights = model_weights(checkpoint)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
@@ -100,6 +100,13 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or "vaelab" not in checkpoint:
         raise UserError(f"{file} is not a checkpoint of vaelab")
     return checkpoint
+
+
+def model_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
+    """Returns the weights of the model in a checkpoint by their names in the model."""
+    prefix = "model."
+    stored = checkpoint["state_dict"]
+    return {name.removeprefix(prefix): value for name, value in stored.items() if name.startswith(prefix)}
 
 
 def _targets(node: Any) -> Iterator[str]:

@@ -11,9 +11,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from vaelab.errors import UserError
 from vaelab.experiment.assemble import Parts
-from vaelab.experiment.files import BEST, HYDRA_CONFIG
+from vaelab.experiment.files import BEST
 from vaelab.experiment.instantiate import refusal
-from vaelab.experiment.load import find_checkpoint, read_checkpoint
+from vaelab.experiment.load import find_checkpoint, model_weights, read_checkpoint
+from vaelab.experiment.resume import stored_config
 from vaelab.models import Model
 from vaelab.numerics import seeded
 
@@ -32,11 +33,7 @@ def refitted(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
         UserError: if there is no such run, an override would change its model or its data, or no prior is chosen.
     """
     directory = Path(cfg.refit).expanduser()
-    file = directory / HYDRA_CONFIG
-    if not file.is_file():
-        raise UserError(f"refit={cfg.refit} is no run directory ({HYDRA_CONFIG} is missing)")
-    stored = OmegaConf.load(file)
-    assert isinstance(stored, DictConfig)
+    stored = stored_config(directory, "refit")
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     keys = {o.key_or_group.replace("/", "."): o.input_line for o in parsed}
     if not any(key.startswith("model.prior") for key in keys):
@@ -75,7 +72,7 @@ def keep_all_but_prior(model: Model) -> None:
 
 
 @torch.no_grad()
-def start_from(directory: Path, parts: Parts, cfg: DictConfig) -> None:
+def keep_weights(directory: Path, parts: Parts, cfg: DictConfig) -> None:
     """Loads the weights of the run in `directory`, all but the prior's, and lets the new prior look at its codes.
 
     Raises:
@@ -83,8 +80,7 @@ def start_from(directory: Path, parts: Parts, cfg: DictConfig) -> None:
     """
     model, data = parts.model, parts.data
     file = find_checkpoint(directory.expanduser(), BEST.name)
-    stored = read_checkpoint(file)["state_dict"]
-    weights = {k.removeprefix("model."): v for k, v in stored.items() if k.startswith("model.")}
+    weights = model_weights(read_checkpoint(file))
     priors = {id(part) for part in model.parts()["prior"]}
     inside = tuple(f"{n}." for n, part in model.named_modules(remove_duplicate=False) if id(part) in priors)
     old = {k: v for k, v in weights.items() if not k.startswith(inside)}

@@ -14,7 +14,7 @@ from vaelab.experiment.assemble import Parts
 from vaelab.experiment.files import command
 
 
-def print_start(cfg: DictConfig, parts: Parts, directory: Path, *, resumed: Path | None) -> None:
+def print_start(cfg: DictConfig, parts: Parts, directory: Path, *, resumed: Path | None, afresh: Sequence[str]) -> None:
     """Says in a few lines what is about to be trained."""
     data, sizes = parts.data, parts.parameters()
     splits = ", ".join(f"{len(images):,} {name}" for name, images in data.splits.items())
@@ -29,6 +29,9 @@ def print_start(cfg: DictConfig, parts: Parts, directory: Path, *, resumed: Path
     print(f"run    {directory} on {parts.trainer.strategy.root_device}, seed {cfg.seed}")
     if cfg.refit is not None:
         print(f"refit  only the prior is trained; everything else comes from {cfg.refit}")
+    if cfg.get("init_from") is not None and resumed is None:
+        rest = f"; afresh: {', '.join(afresh)}" if afresh else ""
+        print(f"init   from the best weights of {cfg.init_from}{rest}")
     if resumed is not None:
         print(f"       resumed from {resumed}")
 

@@ -46,20 +46,38 @@ def resumed(cfg: DictConfig, directory: Path, overrides: Sequence[str]) -> DictC
     Raises:
         UserError: if an override would make it another run, or the directory holds none.
     """
-    file = directory / HYDRA_CONFIG
-    if not file.is_file():
-        raise UserError(f"{directory} holds no run to resume ({HYDRA_CONFIG} is missing)")
-    stored = OmegaConf.load(file)
-    assert isinstance(stored, DictConfig)
+    stored = stored_config(directory, "resume")
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         key = override.key_or_group.replace("/", ".")
-        if key == "resume":
-            continue
-        if not any(key == free or key.startswith(f"{free}.") for free in FREE):
+        if key != "resume" and not any(key == free or key.startswith(f"{free}.") for free in FREE):
             raise UserError(
                 f"resume continues a run as it was, and {override.input_line} would change it; leave it out, or start "
                 f"a new run (what may change: {', '.join(FREE)})"
             )
-        with open_dict(stored):
-            OmegaConf.update(stored, key, OmegaConf.select(cfg, key), merge=False)
+    return overridden(stored, cfg, [word for word in overrides if not word.startswith("resume=")])
+
+
+def stored_config(directory: Path, key: str) -> DictConfig:
+    """Returns the configuration, as it was composed, of the run in `directory`, which `key` named.
+
+    Raises:
+        UserError: if the directory holds no run.
+    """
+    file = directory / HYDRA_CONFIG
+    if not file.is_file():
+        raise UserError(f"{key}={directory} is no run directory ({HYDRA_CONFIG} is missing)")
+    stored = OmegaConf.load(file)
+    assert isinstance(stored, DictConfig)
+    return stored
+
+
+def overridden(stored: DictConfig, cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """Returns `stored` with every entry that the command line's `overrides` name as it is in `cfg`."""
+    with open_dict(stored):
+        for override in OverridesParser.create().parse_overrides(list(overrides)):
+            key = override.package or override.key_or_group.replace("/", ".")
+            if override.is_delete():
+                OmegaConf.update(stored, key, None, merge=False)
+            else:
+                OmegaConf.update(stored, key, OmegaConf.select(cfg, key), merge=False)
     return stored

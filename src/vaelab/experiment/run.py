@@ -18,8 +18,9 @@ from omegaconf import DictConfig
 from vaelab.errors import Stopped, UserError
 from vaelab.experiment.assemble import Parts, assemble
 from vaelab.experiment.files import BEST, LAST, command, write_config, write_json
+from vaelab.experiment.initialize import initialized, start_from
 from vaelab.experiment.load import find_checkpoint, read_checkpoint
-from vaelab.experiment.refit import keep_all_but_prior, refitted, start_from
+from vaelab.experiment.refit import keep_all_but_prior, keep_weights, refitted
 from vaelab.experiment.report import flat, print_start, print_summary
 from vaelab.experiment.resume import resumed
 from vaelab.likelihoods import bits_per_dim
@@ -57,8 +58,12 @@ def run(cfg: DictConfig, *, directory: Path, overrides: Sequence[str]) -> float:
         raise UserError(
             f"{directory} already holds a run; continue it with resume={directory}, or choose another directory"
         )
+    elif cfg.refit is not None and cfg.init_from is not None:
+        raise UserError("refit and init_from each take their weights from a run; choose one of them")
     elif cfg.refit is not None:
         cfg = refitted(cfg, overrides)
+    elif cfg.init_from is not None:
+        cfg = initialized(cfg, overrides)
     check_networks(cfg, overrides)
     parts = assemble(cfg, directory, interactive=sys.stderr.isatty())
     if checkpoint is not None:
@@ -66,11 +71,14 @@ def run(cfg: DictConfig, *, directory: Path, overrides: Sequence[str]) -> float:
     if cfg.refit is not None:
         keep_all_but_prior(parts.model)
         if checkpoint is None:
-            start_from(Path(cfg.refit), parts, cfg)
+            keep_weights(Path(cfg.refit), parts, cfg)
+    afresh: list[str] = []
+    if cfg.get("init_from") is not None and checkpoint is None:
+        afresh = start_from(Path(cfg.init_from), parts.model, overrides)
     trainer, module = parts.trainer, parts.module
     if trainer.is_global_zero:
         write_config(directory, cfg, overrides, str(trainer.strategy.root_device))
-        print_start(cfg, parts, directory, resumed=checkpoint)
+        print_start(cfg, parts, directory, resumed=checkpoint, afresh=afresh)
     try:
         with parts.stop.handling():
             trainer.fit(module, datamodule=parts.data, ckpt_path=checkpoint, weights_only=True)
