@@ -109,6 +109,30 @@ def importance_bound(terms: Terms, *, decoder_groups: int, encoder_groups: int, 
     return bound + _encoder_part(encoder - decoder, terms, ratio) / log_w.shape[1]
 
 
+def resampled_bound(terms: Terms, *, estimator: str) -> Tensor:
+    """Returns the mean over the batch of log (1/K) sum_k w_k in nats, (), of the pool of K draws behind `terms`.
+
+    The gradient comes from the J draws in `terms` alone, which were resampled in proportion to w: by theta the mean of
+    their d log w, by phi what `importance_bound` says of the estimator. Both are unbiased estimates of the gradients of
+    all K draws (Burda et al. 2016, section 3): for dreg, a draw is resampled with probability v and weighed by v.
+
+    Args:
+        terms: of J resampled draws, with their `pool`.
+        estimator: standard, stl or dreg.
+
+    Raises:
+        ValueError: as in `importance_bound`.
+    """
+    assert terms.pool is not None
+    ratio = log_ratio(terms, estimator)
+    log_w = terms.log_px + ratio
+    chosen = log_w.mean()
+    if estimator == "dreg":
+        shares = (log_w.detach() - terms.pool.log_weights.logsumexp(0)).exp()
+        chosen = chosen + _encoder_part(shares - 1, terms, ratio) / log_w.numel()
+    return log_mean_exp(terms.pool.log_weights, 0).mean() + chosen - chosen.detach()
+
+
 def _grouped(log_w: Tensor, groups: int) -> Tensor:
     """Splits (M * K, B) into (M, K, B)."""
     if len(log_w) % groups:

@@ -11,7 +11,7 @@ from vaelab.checks import one_of, positive_int
 from vaelab.models.base import Model
 from vaelab.models.terms import Terms
 from vaelab.objectives.base import Objective, bound_logs
-from vaelab.objectives.estimators import ESTIMATORS, importance_bound, log_mean_exp
+from vaelab.objectives.estimators import ESTIMATORS, importance_bound, log_mean_exp, resampled_bound
 from vaelab.schedules import Constant, Schedule
 
 
@@ -33,8 +33,7 @@ class IWAE(Objective):
         keep: draws that carry the gradient; None for all.
 
     Raises:
-        ValueError: for a `num_samples` or `keep` below 1, a `keep` of all, an unknown `estimator`, or one that does not
-            go with `keep`.
+        ValueError: for a `num_samples` or `keep` below 1, a `keep` of all, or an unknown `estimator`.
     """
 
     def __init__(
@@ -53,8 +52,6 @@ class IWAE(Objective):
         self.keep = None if keep is None else positive_int("keep", keep)
         if keep is not None and keep >= num_samples:
             raise ValueError(f"keep must be below num_samples={num_samples}, but is {keep}; null keeps all")
-        if keep is not None and estimator != "standard":
-            raise ValueError(f"keep needs estimator=standard, but it is {estimator}, which weighs all draws by itself")
 
     def terms(self, model: Model, x: Tensor, context: Tensor | None, step: int) -> Terms:
         """Returns the terms of K(step) draws, or of `keep` among them."""
@@ -66,8 +63,7 @@ class IWAE(Objective):
     def weigh(self, terms: Terms, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Returns the loss, and the logs with the bound `iwae`."""
         if terms.pool is not None:
-            chosen = terms.log_weights.mean()
-            loss = chosen.detach() - chosen - log_mean_exp(terms.pool.log_weights, 0).mean()
+            loss = -resampled_bound(terms, estimator=self.estimator)
             return loss, importance_logs(loss, terms.pool)
         loss = -importance_bound(terms, decoder_groups=1, encoder_groups=1, estimator=self.estimator)
         return loss, importance_logs(loss, terms)
