@@ -242,6 +242,31 @@ def test_the_table_says_what_figures_share_once_and_fits_80_columns(tmp_path, ca
         assert words in out
 
 
+def test_many_kinds_by_the_same_scores_are_one_table(tmp_path, capsys):
+    def figures(kind, value, **protocol):
+        shared = {"split": "test", "k": 5, **protocol}
+        return [
+            Figure(f"anomaly/{kind}/{score}/{name}", value, 0.01, "", {**shared, "anomalies": kind.replace("_", " ")})
+            for score in ("elbo", "reconstruction_error")
+            for name in ("auroc", "average_precision")
+        ]
+
+    note = Figure("anomaly/bound", None, note="it does not apply")
+    print_figures(
+        [note, *figures("class_1", 0.9), *figures("noise", 0.5), *figures("masking", 1, few=3)], str(tmp_path)
+    )
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert [line.split("  ")[0] for line in lines if not line.startswith(" ")] == [
+        "anomaly auroc",
+        "anomaly average_precision",
+    ]
+    rows = [line.split() for line in lines]
+    assert rows.count(["class_1", "0.900", "±", "0.010", "0.900", "±", "0.010"]) == 2
+    assert rows.count(["masking", "1.000", "±", "0.010", "1.000", "±", "0.010", "few", "3"]) == 2
+    assert "  bound: it does not apply" in lines
+    assert len(lines) == 11
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [

@@ -209,6 +209,8 @@ def mean_over_classes(figures: list[Figure], kinds: list[str], scores: list[str]
             continue
         values = torch.tensor([figure.value for figure in chosen], dtype=torch.float64)
         error = float(values.std() / math.sqrt(len(values))) if len(values) > 1 else None
-        protocol = {"anomalies": f"{len(values)} classes", "error": "over classes"}
+        first, *others = (figure.protocol for figure in chosen)
+        same = {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
+        protocol = {**same, "anomalies": f"{len(values)} classes", "error": "over classes"}
         means.append(Figure(f"anomaly/classes/{score}/auroc", float(values.mean()), error, "", protocol))
     return means

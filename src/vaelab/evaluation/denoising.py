@@ -107,8 +107,9 @@ class Denoising(Evaluation):
             strength = max(strengths, key=lambda s: float(psnr(tuning[0], make(tuning[1], s), data_range=span).mean()))
             parts = [make(part, strength) for part, _ in subject.batches(noisy, y, 100, f"{name}, {label}")]
             results[label] = (torch.cat(parts), {"strength": strength, "chosen_on": f"{len(clean)} training images"})
-        rows = [x, noisy, *(found for found, _ in results.values())]
-        save_rows(subject.folder / f"{name.replace('/', '_')}.png", [row[:COLUMNS] for row in rows], shown)
+        rows = [("clean", x), ("corrupted", noisy), *((label, found) for label, (found, _) in results.items())]
+        picture = subject.folder / f"{name.replace('/', '_')}.png"
+        save_rows(picture, [(label, row[:COLUMNS]) for label, row in rows], shown)
         before = psnr(x, noisy, data_range=span)
         figures = [mean_figure(f"{name}/corrupted/psnr", before, unit="dB", **protocol)]
         try:

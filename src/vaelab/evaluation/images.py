@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional
-from torchvision.utils import save_image
+from torchvision.transforms.functional import to_pil_image
+from torchvision.utils import make_grid
 
 from vaelab.evaluation.base import Subject
 from vaelab.models import M2, Model
 
 SMALLEST_SIDE = 56  # smaller images are enlarged by a whole factor
+TEXT_SIZE = 12  # pixels
 
 
 def told(model: Model, y: Tensor) -> Tensor:
@@ -64,14 +67,22 @@ def in_support(subject: Subject, x: Tensor) -> Tensor:
     return (x * steps).round() / steps if steps > 0 else x
 
 
-def save_rows(file: Path, rows: Sequence[Tensor], shown: tuple[float, float]) -> None:
-    """Saves rows of images (N, C, H, W) below each other, mapping the range `shown` to black and white.
+def save_rows(file: Path, rows: Sequence[tuple[str, Tensor]], shown: tuple[float, float]) -> None:
+    """Saves rows of images (N, C, H, W) below each other with their names, mapping `shown` to black and white.
 
     Of images with neither 1 nor 3 channels the first one is shown.
     """
     low, high = shown
-    images = torch.cat(list(rows)).float().cpu()
+    images = torch.cat([row for _, row in rows]).float().cpu()
     images = images if images.shape[1] in (1, 3) else images[:, :1]
     factor = max(1, round(SMALLEST_SIDE / min(images.shape[2:])))
     images = functional.interpolate(((images - low) / (high - low)).clamp(0, 1), scale_factor=factor, mode="nearest")
-    save_image(images, file, nrow=len(rows[0]), pad_value=0.5)
+    grid = to_pil_image(make_grid(images, nrow=len(rows[0][1]), pad_value=0.5))
+    font = ImageFont.load_default(TEXT_SIZE)
+    margin = 2 * TEXT_SIZE + round(max(font.getlength(name) for name, _ in rows))
+    canvas = Image.new("RGB", (margin + grid.width, grid.height), "white")
+    canvas.paste(grid, (margin, 0))
+    for i, (name, _) in enumerate(rows):
+        middle = (i + 0.5) * grid.height / len(rows)
+        ImageDraw.Draw(canvas).text((TEXT_SIZE, middle), name, fill="black", font=font, anchor="lm")
+    canvas.save(file)

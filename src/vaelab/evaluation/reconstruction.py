@@ -47,7 +47,9 @@ class Reconstruction(Evaluation):
         found = reconstructed(subject, x, y, "reconstruction")
         shown = value_range(subject)
         span = shown[1] - shown[0]
-        save_rows(subject.folder / "reconstruction.png", [x[:COLUMNS], found[:COLUMNS]], shown)
+        save_rows(
+            subject.folder / "reconstruction.png", [("images", x[:COLUMNS]), ("reconstructed", found[:COLUMNS])], shown
+        )
         protocol = {"z": "posterior mean", "range": span, **given(subject.model)}
         figures = [
             mean_figure("reconstruction/mse", squared_error(x, found), unit="", **protocol),

@@ -236,9 +236,9 @@ def shuffled(x: Tensor) -> Tensor:
     return x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))]
 
 
-def in_pairs(above: Tensor, below: Tensor) -> Sequence[Tensor]:
-    """Returns rows of images, each followed by the row of what belongs to them."""
-    columns = min(COLUMNS, len(above))
-    whole = len(above) // columns * columns
-    pairs = zip(above[:whole].split(columns), below[:whole].split(columns), strict=True)
-    return [row for pair in pairs for row in pair]
+def in_pairs(samples: Tensor, neighbours: Tensor) -> Sequence[tuple[str, Tensor]]:
+    """Returns rows of samples, each followed by the row of their nearest training images."""
+    columns = min(COLUMNS, len(samples))
+    whole = len(samples) // columns * columns
+    pairs = zip(samples[:whole].split(columns), neighbours[:whole].split(columns), strict=True)
+    return [row for above, below in pairs for row in (("samples", above), ("training", below))]

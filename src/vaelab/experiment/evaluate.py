@@ -245,24 +245,68 @@ def print_figures(figures: list[Figure], title: str) -> None:
     """Prints the figures of a run part by part; above each what all of its figures share, below it what to know."""
     console = Console(highlight=False, markup=False)
     console.print(title, style="bold", soft_wrap=True)
-    for part, members in groupby(figures, key=heading):
+    for part, members in groupby(figures, key=lambda figure: figure.name.split("/")[0]):
         group = list(members)
         measured = [figure for figure in group if figure.value is not None]
-        shared = [item for item in described(measured[:1]) if all(item in described([f]) for f in measured)]
-        console.print(f"{part}  {', '.join(shared)}".rstrip(), style="bold")
-        table = Table(box=None, pad_edge=False, show_header=False)
-        for column in ("figure", "value", "error", "unit", "protocol"):
-            justify: Literal["left", "right"] = "right" if column in ("value", "error") else "left"
-            table.add_column(justify=justify, overflow="fold", no_wrap=column == "figure")
+        grids: dict[str, list[Figure]] = {}  # what was measured of many kinds by the same scores, by its last name
         for figure in measured:
-            own = ", ".join(item for item in described([figure]) if item not in shared)
-            noise = figure.error is not None and figure.error < 1e-9 * abs(figure.value or 0)
-            error = "" if figure.error is None else f"± {0 if noise else figure.error:.2g}"
-            table.add_row(f"  {figure.name.removeprefix(part + '/')}", f"{figure.value:.5g}", error, figure.unit, own)
-        console.print(table)
+            if figure.name.count("/") == 3:
+                grids.setdefault(figure.name.rpartition("/")[2], []).append(figure)
+        for name, cells in grids.items():
+            if len({cell.name.split("/")[1] for cell in cells}) > len({cell.name.split("/")[2] for cell in cells}):
+                print_grid(console, f"{part} {name}", cells)
+                measured = [figure for figure in measured if figure not in cells]
+        for head, rows in groupby(measured, key=heading):
+            print_rows(console, head, list(rows))
         for note in dict.fromkeys(figure.note for figure in group if figure.note):
             names = ", ".join(figure.name.removeprefix(f"{part}/") for figure in group if figure.note == note)
             console.print(f"  {names}: {note}", soft_wrap=True)
+
+
+def print_rows(console: Console, head: str, figures: list[Figure]) -> None:
+    """Prints one figure a line, with what is not true of all of them behind it."""
+    shared = in_common(figures)
+    console.print(f"{head}  {', '.join(shared)}".rstrip(), style="bold")
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for column in ("figure", "value", "error", "unit", "protocol"):
+        justify: Literal["left", "right"] = "right" if column in ("value", "error") else "left"
+        table.add_column(justify=justify, overflow="fold", no_wrap=column == "figure")
+    for figure in figures:
+        own = ", ".join(item for item in described(figure) if item not in shared)
+        noise = figure.error is not None and figure.error < 1e-9 * abs(figure.value or 0)
+        error = "" if figure.error is None else f"± {0 if noise else figure.error:.2g}"
+        table.add_row(f"  {figure.name.removeprefix(head + '/')}", f"{figure.value:.5g}", error, figure.unit, own)
+    console.print(table)
+
+
+def print_grid(console: Console, head: str, cells: list[Figure]) -> None:
+    """Prints PART/KIND/SCORE/... with a line for every kind and a column for every score."""
+    shared = in_common(cells)
+    console.print(f"{head}  {', '.join(shared)}".rstrip(), style="bold")
+    kinds, scores = (list(dict.fromkeys(cell.name.split("/")[i] for cell in cells)) for i in (1, 2))
+    table = Table(box=None, pad_edge=False, header_style="")
+    table.add_column("  ", no_wrap=True)
+    for score in scores:
+        table.add_column(score.replace("_", " "), justify="right", no_wrap=False)
+    table.add_column("", overflow="fold")
+    for kind in kinds:
+        row = {cell.name.split("/")[2]: cell for cell in cells if cell.name.split("/")[1] == kind}
+        repeated = (f"anomalies {kind}", f"anomalies {kind.replace('_', ' ')}")
+        own = [item for item in in_common(list(row.values())) if item not in (*shared, *repeated)]
+        table.add_row(f"  {kind}", *(in_short(row.get(score)) for score in scores), ", ".join(own))
+    console.print(table)
+
+
+def in_short(figure: Figure | None) -> str:
+    """Returns value and error of a figure between 0 and 1."""
+    if figure is None:
+        return ""
+    return f"{figure.value:.3f}" + ("" if figure.error is None else f" ± {figure.error:.3f}")
+
+
+def in_common(figures: list[Figure]) -> list[str]:
+    """Returns what of the protocols is true of all figures."""
+    return [item for item in described(figures[0]) if all(item in described(figure) for figure in figures)]
 
 
 def heading(figure: Figure) -> str:
@@ -305,9 +349,9 @@ def print_differences(found: dict[str, list[Figure]]) -> None:
         console.print(table)
 
 
-def described(figures: Iterable[Figure]) -> list[str]:
-    """Returns the protocols of figures in words: `split test`, `k 5000`."""
-    return [f"{key} {value}" for figure in figures for key, value in figure.protocol.items()]
+def described(figure: Figure) -> list[str]:
+    """Returns the protocol of a figure in words: `split test`, `k 5000`."""
+    return [f"{key} {value}" for key, value in figure.protocol.items()]
 
 
 def to_tensorboard(file: Path, folder: Path, figures: list[Figure]) -> None:
