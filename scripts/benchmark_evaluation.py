@@ -4,7 +4,7 @@ Times, in turn in one process, with the 784-200-200-50 tanh model of Burda et al
   (a) the matrix products of the decoder alone, written into memory that is there already,
   (b) the decoder and log p(x|z) in plain PyTorch, which adds biases, tanh and the softplus of every logit to them,
   (c) `importance_bound`, which adds the draws of z, their densities and the sum of the weights,
-  (d) the same with decoder and likelihood compiled (`python evaluate.py ... compile=true`).
+  (d) the same compiled (`python evaluate.py ... compile=true`).
 The shortest CPU time of each counts, because other work on a machine only ever slows things down.
 """
 

@@ -17,7 +17,7 @@ from vaelab.models.terms import Latent, Terms
 from vaelab.networks import Condition, Corruption, Decoder, Encoder, NoCorruption
 from vaelab.numerics import rows_at_once, systematic_resample
 from vaelab.priors import Prior
-from vaelab.samplers import Delta, Sampler
+from vaelab.samplers import Delta, Quantized, Sampler
 
 
 class VAE(Model):
@@ -120,7 +120,12 @@ class VAE(Model):
         """Returns log p(x, z) - log q(z|x) in nats, (num_samples, B): see `Model`; x is encoded once for all draws."""
         positive_int("num_samples", num_samples)
         c = self.condition(context)
-        return self._weighed(self._draw(x, c, num_samples), c, x, rows).log_weights
+        latent = self._draw(x, c, num_samples)
+        log_px = self._scored(latent, c, x, rows)
+        if isinstance(latent.q, Quantized):
+            return log_px + latent.log_ratio
+        # Not by the properties of Latent: up to Python 3.11 they hold a lock, which torch.compile does not take.
+        return log_px + latent.p.log_prob(latent.z) - latent.q.log_prob(latent.z)
 
     def resampled_terms(self, x: Tensor, context: Tensor | None = None, *, num_samples: int, keep: int) -> Terms:
         """Returns the terms of `keep` draws for every image, resampled by their weights among `num_samples`.
@@ -145,30 +150,27 @@ class VAE(Model):
         c = self.condition(context)
         latent = self._draw(self.corruption(x), c, num_samples)
         with torch.no_grad():
-            pool = self._weighed(latent, c, x)
+            pool = Terms(log_px=self._scored(latent, c, x), latents=(latent,))
             index = systematic_resample(pool.log_weights, keep)  # (J, B)
         z = latent.z[index, torch.arange(len(x), device=x.device)]
         return replace(self._terms(Latent(z=z, q=latent.q, p=latent.p), c, x, context), pool=pool)
 
     def compile_scoring(self) -> None:
-        """Compiles the decoder together with the likelihood, where no gradient is needed."""
-        self._log_px = torch.compile(self._log_px)  # type: ignore[method-assign]
+        """Compiles `log_weights` as a whole, with the same random numbers as without."""
+        self.log_weights = torch.compile(  # type: ignore[method-assign]
+            self.log_weights, options={"fallback_random": True}
+        )
 
     def _draw(self, x: Tensor, c: Tensor | None, num_samples: int) -> Latent:
         q = self._posterior(x, c)
         return Latent(z=q.rsample((num_samples,)), q=q, p=self.prior())
 
-    def _weighed(self, latent: Latent, c: Tensor | None, x: Tensor, rows: int | None = None) -> Terms:
-        """Returns the log-probabilities of all draws, decoding about `rows` of them at once."""
+    def _scored(self, latent: Latent, c: Tensor | None, x: Tensor, rows: int | None = None) -> Tensor:
+        """Returns log p(x|z) in nats, (K, B), of all draws, decoding about `rows` of them at once."""
         if isinstance(latent.q, Delta):
             raise ValueError(NO_WEIGHTS)
         parts = latent.z.split(max(1, (rows or rows_at_once(latent.z.device)) // len(x)))
-        log_px = torch.cat([self._log_px(part, c, x) for part in parts])
-        return Terms(log_px=log_px, latents=(Latent(z=latent.z, q=latent.q, p=latent.p),))
-
-    def _log_px(self, z: Tensor, c: Tensor | None, x: Tensor) -> Tensor:
-        """Returns log p(x|z) in nats, (K, B), of draws z (K, B, *latent_shape)."""
-        return self.likelihood.log_prob(self._decoded(z, c, x), x)
+        return torch.cat([self.likelihood.log_prob(self._decoded(part, c, x), x) for part in parts])
 
     def _terms(self, latent: Latent, c: Tensor | None, x: Tensor, context: Tensor | None) -> Terms:
         params = self._decoded(latent.z, c, x)
