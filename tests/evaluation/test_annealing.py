@@ -4,12 +4,12 @@ from functools import partial
 
 import pytest
 import torch
+from small_models import small_vae
 
 from vaelab.data import Images
 from vaelab.evaluation import Annealing, Subject
-from vaelab.likelihoods import BernoulliLikelihood
-from vaelab.models import build_m2, build_vae
-from vaelab.networks import LabelCondition, MLPDecoder, MLPEncoder
+from vaelab.models import build_m2
+from vaelab.networks import LabelCondition
 from vaelab.priors import GaussianMixturePrior, StandardNormalPrior, UniformSpherePrior
 from vaelab.samplers import (
     DeterministicSampler,
@@ -21,20 +21,6 @@ from vaelab.samplers import (
 
 SMALL = {"limit": 6, "chains": 4, "steps": 5, "leapfrogs": 2, "simulated": 6, "k": 50, "rows": 8}
 NAMES = ["annealing/log_px", "annealing/effective_chains", "annealing/gain", "annealing/gap"]
-
-
-def model(sampler=GaussianSampler, prior=StandardNormalPrior, *, build=build_vae, condition=None):
-    torch.manual_seed(0)
-    return build(
-        x_shape=(1, 4, 4),
-        latent_dim=3,
-        encoder=partial(MLPEncoder, hidden=[8]),
-        sampler=sampler,
-        prior=prior,
-        decoder=partial(MLPDecoder, hidden=[8]),
-        likelihood=BernoulliLikelihood(),
-        condition=condition,
-    ).eval()
 
 
 def subject(model, tmp_path, *, limit=None):
@@ -58,7 +44,7 @@ def subject(model, tmp_path, *, limit=None):
 @pytest.mark.parametrize("start", ["posterior", "prior"])
 def test_both_starts_find_what_importance_sampling_finds_in_an_easy_model(sampler, prior, start, tmp_path):
     annealing = Annealing(**{**SMALL, "limit": 20, "k": 2000, "chains": 30, "steps": 50, "rows": 600}, start=start)
-    log_px, effective, gain, gap = annealing(subject(model(sampler, prior), tmp_path))
+    log_px, effective, gain, gap = annealing(subject(small_vae(sampler, prior), tmp_path))
     assert [figure.name for figure in (log_px, effective, gain, gap)] == NAMES
     assert log_px.error > 0
     assert abs(gain.value) < 5 * gain.error + 0.02
@@ -67,14 +53,14 @@ def test_both_starts_find_what_importance_sampling_finds_in_an_easy_model(sample
 
 
 def test_labels_go_with_their_images(tmp_path):
-    conditional = model(condition=LabelCondition(num_classes=4))
+    conditional = small_vae(condition=LabelCondition(num_classes=4))
     *_, gain, gap = Annealing(**{**SMALL, "limit": 20, "k": 2000, "chains": 30})(subject(conditional, tmp_path))
     assert abs(gain.value) < 5 * gain.error + 0.02
     assert abs(gap.value) < 5 * gap.error + 0.02
 
 
 def test_the_protocol_says_how_much_was_spent_on_how_many_images(tmp_path):
-    figures = Annealing(**SMALL)(subject(model(), tmp_path, limit=4))
+    figures = Annealing(**SMALL)(subject(small_vae(), tmp_path, limit=4))
     for figure in figures:
         assert figure.protocol["images"] == 4
         assert {"chains": 4, "steps": 5}.items() <= figure.protocol.items()
@@ -85,9 +71,12 @@ def test_the_protocol_says_how_much_was_spent_on_how_many_images(tmp_path):
 @pytest.mark.parametrize(
     ("make", "why"),
     [
-        (partial(model, build=build_m2, condition=LabelCondition(num_classes=4)), "one group of continuous latents"),
-        (partial(model, VonMisesFisherSampler, UniformSpherePrior), "lie on the unit sphere"),
-        (partial(model, DeterministicSampler), "choose annealing.start=prior"),
+        (
+            partial(small_vae, build=build_m2, condition=LabelCondition(num_classes=4)),
+            "one group of continuous latents",
+        ),
+        (partial(small_vae, VonMisesFisherSampler, UniformSpherePrior), "lie on the unit sphere"),
+        (partial(small_vae, DeterministicSampler), "choose annealing.start=prior"),
     ],
 )
 def test_models_without_a_path_get_a_reason(make, why, tmp_path):
@@ -97,7 +86,7 @@ def test_models_without_a_path_get_a_reason(make, why, tmp_path):
 
 
 def test_the_decoder_of_an_autoencoder_is_judged_from_the_prior(tmp_path):
-    log_px, _, gain, _ = Annealing(**SMALL, start="prior")(subject(model(DeterministicSampler), tmp_path))
+    log_px, _, gain, _ = Annealing(**SMALL, start="prior")(subject(small_vae(DeterministicSampler), tmp_path))
     assert log_px.value < 0
     assert gain.value is None
     assert "no density" in gain.note

@@ -5,15 +5,15 @@ from functools import partial
 
 import pytest
 import torch
+from small_models import small_vae
 from torch.distributions import Independent, Normal
 
 from vaelab.likelihoods import BernoulliLikelihood
 from vaelab.metrics.importance import importance_bound
-from vaelab.models import Latent, Model, Terms, build_vae
-from vaelab.networks import LabelCondition, MLPDecoder, MLPEncoder
+from vaelab.models import Latent, Model, Terms
+from vaelab.networks import LabelCondition
 from vaelab.numerics import seeded
-from vaelab.priors import StandardNormalPrior
-from vaelab.samplers import DeterministicSampler, GaussianSampler
+from vaelab.samplers import DeterministicSampler, GaussianSampler, LaplaceSampler, PlanarFlowSampler
 
 CPU = torch.device("cpu")
 WEIGHT = torch.tensor([[1.0, 0.5], [0.5, -1.0], [0.8, 0.0]], dtype=torch.float64)
@@ -43,20 +43,6 @@ class Linear(Model):
 def log_evidence(x):
     covariance = WEIGHT @ WEIGHT.T + NOISE**2 * torch.eye(3).double()
     return torch.distributions.MultivariateNormal(torch.zeros(3).double(), covariance).log_prob(x)
-
-
-def small_vae(sampler=GaussianSampler, condition=None):
-    torch.manual_seed(0)
-    return build_vae(
-        x_shape=(1, 4, 4),
-        latent_dim=3,
-        encoder=partial(MLPEncoder, hidden=[8]),
-        sampler=sampler,
-        prior=StandardNormalPrior,
-        decoder=partial(MLPDecoder, hidden=[8]),
-        likelihood=BernoulliLikelihood(),
-        condition=condition,
-    ).eval()
 
 
 @pytest.fixture
@@ -152,3 +138,17 @@ def test_refusals(images):
             importance_bound(small_vae(), images, **options)
     with pytest.raises(ValueError, match="no density"):
         importance_bound(small_vae(DeterministicSampler), images)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", [GaussianSampler, LaplaceSampler, partial(PlanarFlowSampler, steps=1)])
+@pytest.mark.parametrize("condition", [None, LabelCondition(num_classes=4)])
+def test_compiled_it_is_the_same_number(sampler, condition, images):
+    model, y = small_vae(sampler, condition=condition), torch.tensor([0, 1, 2, 3, 0])
+    found = []
+    for _ in range(2):
+        with seeded(1, CPU):
+            found.append(importance_bound(model, images, y, k=70, rows=30))
+        model.compile_scoring()
+    torch.testing.assert_close(*found, atol=1e-5, rtol=0)
+    assert torch.isfinite(importance_bound(model, images[:2], y[:2], k=3)).all()  # of another size, too

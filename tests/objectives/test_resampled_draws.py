@@ -1,35 +1,25 @@
 """IWAE with draws that grow in number, and with few of them, resampled by their weights, in the gradient."""
 
 import math
-from functools import partial
+from typing import Any
 
 import pytest
 import torch
+from small_models import small_vae
 from torch import Tensor
 
-from vaelab.likelihoods import BernoulliLikelihood
-from vaelab.models import VAE, build_vae
-from vaelab.networks import LabelCondition, MLPDecoder, MLPEncoder
+from vaelab.models import VAE
+from vaelab.networks import LabelCondition
 from vaelab.numerics import systematic_resample
 from vaelab.objectives import IWAE
 from vaelab.objectives.estimators import ESTIMATORS
-from vaelab.priors import StandardNormalPrior
-from vaelab.samplers import DeterministicSampler, GaussianSampler
+from vaelab.samplers import DeterministicSampler
 from vaelab.schedules import Linear
 
 
-def vae(sampler: type = GaussianSampler, condition: LabelCondition | None = None) -> VAE:
-    torch.manual_seed(0)
-    return build_vae(
-        x_shape=(1, 4, 4),
-        latent_dim=3,
-        encoder=partial(MLPEncoder, hidden=[8]),
-        sampler=sampler,
-        prior=StandardNormalPrior,
-        decoder=partial(MLPDecoder, hidden=[8]),
-        likelihood=BernoulliLikelihood(),
-        condition=condition,
-    ).double()
+def vae(*args: Any, **options: Any) -> VAE:
+    model: VAE = small_vae(*args, **options).double().train()
+    return model
 
 
 @pytest.fixture

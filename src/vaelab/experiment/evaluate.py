@@ -6,6 +6,7 @@ import glob
 import math
 import sys
 import time
+import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -185,6 +186,7 @@ def subject_of(file: Path, folder: Path, cfg: DictConfig) -> Subject:
             protocol[f"trained {choice.replace('_', ' ')}"] = " ".join(map(str, config.data[choice]))
     model = load(file, device=device_of(cfg.device))
     if cfg.compile:
+        warnings.filterwarnings("ignore", module=r"torch\._(dynamo|inductor)\.")  # advice about the libraries' own code
         model.compile_scoring()
     return Subject(
         model=model,
