@@ -53,6 +53,8 @@ MISTAKES = {
     "method=rae_gp compile=true": "RAE takes derivatives by z here, which a compiled model does not give; choose",
     "objective=iwae objective.estimator=dreg compile=true": "choose compile=false",
     "objective=piwae compile=true": "choose compile=false",
+    "optimizer=muon optimizer.lr=-1": "optimizer.lr must be",
+    "optimizer=muon method=factor_vae": "which Muon does not take; choose optimizer=adam",
     "trainer.precision=bf16-mixed trainer.gradient_clip_val=1": "add optimizer.fused=false",
 }
 

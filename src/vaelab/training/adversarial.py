@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from vaelab.objectives import Adversarial
 from vaelab.training.module import VAEModule
+from vaelab.training.muon import Muon
 
 
 class AdversarialModule(VAEModule):
@@ -47,11 +48,16 @@ class AdversarialModule(VAEModule):
     def _discriminator_group(self, parameters: list[Parameter]) -> dict[str, Any]:
         options = self.objective.discriminator_optimizer
         try:
-            return self.make_optimizer(parameters, **options).param_groups[0]
+            optimizer = self.make_optimizer(parameters, **options)
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"discriminator_optimizer must hold options of the chosen optimizer, but is {options}: {error}"
             ) from error
+        if isinstance(optimizer, Muon):
+            raise ValueError(
+                "an adversarial objective needs groups of parameters, which Muon does not take; choose optimizer=adam"
+            )
+        return optimizer.param_groups[0]
 
     def configure_gradient_clipping(
         self,

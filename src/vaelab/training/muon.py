@@ -9,6 +9,8 @@ import torch
 from torch.nn import Parameter
 from torch.optim import Adam, Optimizer
 
+from vaelab.checks import at_least_zero
+
 
 class Muon(Optimizer):
     """Steps of orthogonalised momentum for every parameter of two dimensions, and of Adam for all others.
@@ -48,6 +50,8 @@ class Muon(Optimizer):
     ) -> None:
         if not hasattr(torch.optim, "Muon"):
             raise ValueError(f"Muon needs torch 2.9 or newer, but this is {torch.__version__}; choose optimizer=adam")
+        at_least_zero("lr", lr), at_least_zero("momentum", momentum)
+        at_least_zero("weight_decay", weight_decay), at_least_zero("adam_lr", adam_lr)
         parameters = list(params)
         if any(isinstance(p, dict) for p in parameters):
             raise ValueError("Muon takes no groups of parameters; choose optimizer=adam")
