@@ -79,8 +79,8 @@ def seconds(work: Callable[[], object]) -> float:
 @torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--images", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--rows", type=int, nargs="+", default=[250, 500, 1000, 2500], help="draws decoded at once")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -96,7 +96,9 @@ def main() -> None:
     for _ in range(options.rounds):
         times = {key: min(times[key], seconds(job)) for key, job in work.items()}
     best = {name: min(t for (kind, _), t in times.items() if kind == name) for name in "ab"}
-    print(f"torch {torch.__version__}, one thread, k = {K}, {options.images} images, best of {options.rounds} rounds")
+    print(
+        f"torch {torch.__version__}, one thread, k = {K}, {options.images} image{'s' * (options.images > 1)}, best of {options.rounds} rounds"
+    )
     print("rows at once       (b)/(a)  (c)/(a)  (c)/(b)  (d)/(a)   each with the best (a) and (b) of all")
     for rows in options.rows:
         b, c, d = (times[kind, rows] for kind in "bcd")

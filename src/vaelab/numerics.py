@@ -25,7 +25,9 @@ def reuse_memory() -> None:
 
 def rows_at_once(device: torch.device) -> int:
     """Returns how many draws a decoder takes at once where no gradient is needed: as many as stay in a CPU's cache."""
-    return 500 if device.type == "cpu" else 10_000
+    if device.type != "cpu":
+        return 10_000
+    return 1000 if torch.compiler.is_compiling() else 500  # compiled code passes over them less often
 
 
 def systematic_resample(log_weights: Tensor, number: int) -> Tensor:

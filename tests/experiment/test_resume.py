@@ -33,6 +33,7 @@ VARIANTS = {
     ),
     "averaged_weights": ("weight_averaging=ema", "weight_averaging.decay=0.9"),
     "plateau_sgd": ("lr_schedule=plateau", "lr_schedule.patience=0", "optimizer=sgd", "optimizer.lr=1e-3"),
+    "muon_cosine": ("optimizer=muon", "lr_schedule=cosine", "lr_schedule.epochs=6"),
     "optimal_sigma": ("model/likelihood=gaussian",),
     "accumulated_clipped": ("trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=1"),
 }
