@@ -96,9 +96,7 @@ def main() -> None:
     for _ in range(options.rounds):
         times = {key: min(times[key], seconds(job)) for key, job in work.items()}
     best = {name: min(t for (kind, _), t in times.items() if kind == name) for name in "ab"}
-    print(
-        f"torch {torch.__version__}, one thread, k = {K}, {options.images} image{'s' * (options.images > 1)}, best of {options.rounds} rounds"
-    )
+    print(f"torch {torch.__version__}, one thread, k = {K}, images: {options.images}, best of {options.rounds} rounds")
     print("rows at once       (b)/(a)  (c)/(a)  (c)/(b)  (d)/(a)   each with the best (a) and (b) of all")
     for rows in options.rows:
         b, c, d = (times[kind, rows] for kind in "bcd")
