@@ -262,7 +262,9 @@ def measure(table: Table, run: str, scale: str, folder: Path, extra: list[str]) 
     if not (directory / "metrics.json").is_file() or not finished(directory, stages, stage_of(directory, stages)):
         return {}
     metrics = read_json(directory / "metrics.json")
-    shared = {"epochs": int(metrics["epochs"])}
+    shared: dict[str, object] = {"epochs": int(metrics["epochs"])}
+    if before := table.before(run, scale):
+        shared["behind"] = " ".join(before)
     found = {
         name: Measured(value, None, {"split": name.partition("/")[0], **shared}) for name, value in metrics.items()
     }
