@@ -264,7 +264,7 @@ def measure(table: Table, run: str, scale: str, folder: Path, extra: list[str]) 
     metrics = read_json(directory / "metrics.json")
     shared: dict[str, object] = {"epochs": int(metrics["epochs"])}
     if before := table.before(run, scale):
-        shared["behind"] = " ".join(before)
+        shared["after"] = " ".join(before)
     found = {
         name: Measured(value, None, {"split": name.partition("/")[0], **shared}) for name, value in metrics.items()
     }
