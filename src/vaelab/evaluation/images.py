@@ -76,7 +76,8 @@ def save_rows(file: Path, rows: Sequence[tuple[str, Tensor]], shown: tuple[float
     images = torch.cat([row for _, row in rows]).float().cpu()
     images = images if images.shape[1] in (1, 3) else images[:, :1]
     factor = max(1, round(SMALLEST_SIDE / min(images.shape[2:])))
-    images = functional.interpolate(((images - low) / (high - low)).clamp(0, 1), scale_factor=factor, mode="nearest")
+    images = ((images - low) / (high - low)).clamp(0, 1).nan_to_num()
+    images = functional.interpolate(images, scale_factor=factor, mode="nearest")
     grid = to_pil_image(make_grid(images, nrow=len(rows[0][1]), pad_value=0.5))
     font = ImageFont.load_default(TEXT_SIZE)
     margin = 2 * TEXT_SIZE + round(max(font.getlength(name) for name, _ in rows))
