@@ -124,7 +124,7 @@ class Table:
         """Returns the runs that a run starts from, the nearest first."""
         words = self.training(run, scale, Path("{folder}"))
         found = [word.rpartition("/")[2] for word in words if "{folder}/" in word]
-        return [name for nearest in found for name in (nearest, *self.before(nearest, scale))]
+        return list(dict.fromkeys(name for nearest in found for name in (nearest, *self.before(nearest, scale))))
 
     def evaluation(self, run: str, scale: str, folder: Path) -> list[str]:
         """Returns the overrides of evaluate.py for a run."""

@@ -38,6 +38,8 @@ def explain(error: Exception, arguments: Sequence[str], config: str = "train") -
         cause = str(error.__cause__ or error).splitlines()[0]
         if found and "is not in struct" in f"{text}{cause}":
             keys = [*known_keys(found[1], arguments, config), *groups()]
+            if any(argument.startswith("init_from=") for argument in arguments):
+                return f"there is no key '{found[1]}' by default; if the run of init_from has it, type +{found[1]}=..."
             return f"there is no key '{found[1]}'{nearest(found[1], keys)}"
         if found:
             return f"{found[1]}: {cause}"

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from omegaconf import OmegaConf
+from omegaconf.errors import ConfigAttributeError
 
 from vaelab import load
 from vaelab.errors import UserError
@@ -44,11 +45,43 @@ def test_training_goes_on_from_there(train, init):
     assert after["epochs"] == 1
 
 
-def test_other_data_of_the_same_shape(train, init, tmp_path):
+def test_what_the_configuration_says_is_not_loaded(train, init):
+    run = train(
+        "run", "model/likelihood=gaussian", "model.likelihood.scale=fixed", "model.likelihood.sigma=0.1", *QUICK
+    )
+    typed = ("model/likelihood=gaussian", "model.likelihood.scale=fixed", "model.likelihood.sigma=0.5")
+    new = init("new", *typed, "data.normalize=standard", "data.only_classes=[1,2]", "optimizer.lr=1e-30")
+    old, found = weights(run), weights(new)
+    assert (old["likelihood.fixed_scale"], found["likelihood.fixed_scale"]) == (pytest.approx(0.1), pytest.approx(0.5))
+    assert old["std"] == 1
+    assert found["std"] == pytest.approx(OmegaConf.load(new / "config.yaml").derived.std[0])
+    torch.testing.assert_close(old["encoder.layers.1.weight"], found["encoder.layers.1.weight"])
+
+
+def test_an_objective_that_learns_goes_on_unless_it_is_changed(train, init, capsys):
+    run = train("run", "method=factor_vae", "objective.discriminator.hidden=[8]", *QUICK)
+    discriminators = []
+    for name, typed in (("same", ()), ("other", ("objective=factor_vae", "objective.discriminator.hidden=[8]"))):
+        new = init(name, *typed, "trainer.max_epochs=1", "trainer.limit_train_batches=1")
+        stored = (torch.load(r / "checkpoints/best.ckpt", weights_only=True)["state_dict"] for r in (run, new))
+        discriminators.append(list(stored))
+        assert ("afresh: objective" in capsys.readouterr().out) == bool(typed)
+    old, same = discriminators[0]
+    assert all(torch.allclose(old[k], same[k], atol=1e-3) for k in old if k.startswith("objective.discriminator"))
+    old, other = discriminators[1]
+    assert not all(torch.allclose(old[k], other[k], atol=1e-3) for k in old if k.startswith("objective.discriminator"))
+
+
+def test_a_part_of_a_model_within_a_model_starts_afresh(train, init, capsys):
+    train("run", "method=m2", "model.latent_dim=3", *QUICK)
+    init("new", "model/prior=flow", "model.prior.steps=2")
+    assert "afresh: prior" in capsys.readouterr().out
+
+
+def test_an_entry_can_be_left_out(train, init):
     train("run", *QUICK)
-    new = init("new", "data=digits", "data.only_classes=[1,2]")
-    config = OmegaConf.load(new / "config.yaml")
-    assert config.data.only_classes == [1, 2]
+    with pytest.raises(ConfigAttributeError, match="Missing key callbacks"):  # a sentence on the command line
+        init("new", "~callbacks")
 
 
 def test_a_part_that_is_replaced_starts_afresh_and_it_is_said(train, init, capsys):
@@ -92,9 +125,13 @@ def test_what_does_not_fit_is_said(train, init, tmp_path):
         UserError, match=r"weights of .* do not fit this model: decoder.layers.1.weight is \d+x\d+ there"
     ):
         init("a", "model.latent_dim=3")
+    with pytest.raises(UserError, match=r"leave out model\.latent_dim=3"):
+        init("a", "model.latent_dim=3")
     with pytest.raises(UserError, match="method=iwae would choose another one; change single entries"):
         init("b", "method=iwae")
     with pytest.raises(UserError, match="is no run directory"):
         train("c", f"init_from={tmp_path / 'nowhere'}", base=())
+    with pytest.raises(UserError, match="init_from=5 is no run directory"):
+        train("c", "init_from=5", base=())
     with pytest.raises(UserError, match="choose one of them"):
         init("d", f"refit={run}", "model/prior=flow")

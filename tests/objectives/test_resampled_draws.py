@@ -1,6 +1,7 @@
 """IWAE with draws that grow in number, and with few of them, resampled by their weights, in the gradient."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -92,6 +93,17 @@ def test_few_resampled_draws_have_it_on_average(x: Tensor, estimator: str, monke
     samples = torch.stack(found)
     assert ((samples.mean(0) - whole).abs() < 5 * samples.std(0) / 500**0.5 + 1e-9).all()
     assert samples.std(0).max() > 0
+
+
+def test_noise_of_the_decoder_does_not_make_a_draw_count_more_than_all(x: Tensor) -> None:
+    model, objective = vae(), IWAE(num_samples=50, keep=1, estimator="dreg")
+    torch.manual_seed(3)
+    terms = objective.terms(model, x, None, 0)
+    whole = gradient(model, objective(terms, 0)[0])
+    torch.manual_seed(3)
+    again = objective.terms(model, x, None, 0)
+    lucky = replace(again, log_px=again.log_px + 100.0)
+    torch.testing.assert_close(gradient(model, objective(lucky, 0)[0]).norm(), whole.norm(), rtol=3.0, atol=0)
 
 
 def test_the_context_goes_with_the_resampled_draws(x: Tensor) -> None:

@@ -87,8 +87,10 @@ def test_refusals(network: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="takes no groups of parameters; choose optimizer=adam"):
         Muon([{"params": list(network.parameters())}])
     for name in ("lr", "momentum", "weight_decay", "adam_lr"):
-        with pytest.raises(ValueError, match=f"{name} must be"):
+        with pytest.raises(ValueError, match=f"^{name} must"):
             Muon([nn.Parameter(torch.ones(1))], **{name: -1.0})
+    with pytest.raises(ValueError, match=r"momentum must lie in \[0, 1\)"):
+        Muon(network.parameters(), momentum=1.0)
     monkeypatch.delattr(torch.optim, "Muon")
     with pytest.raises(ValueError, match=r"needs torch 2.9 or newer, but this is \d.*; choose optimizer=adam"):
         Muon(network.parameters())

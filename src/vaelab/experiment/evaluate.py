@@ -252,10 +252,11 @@ def print_figures(figures: list[Figure], title: str) -> None:
         measured = [figure for figure in group if figure.value is not None]
         grids: dict[str, list[Figure]] = {}  # what was measured of many kinds by the same scores, by its last name
         for figure in measured:
-            if figure.name.count("/") == 3:
+            if figure.name.count("/") == 3 and not figure.unit:
                 grids.setdefault(figure.name.rpartition("/")[2], []).append(figure)
         for name, cells in grids.items():
-            if len({cell.name.split("/")[1] for cell in cells}) > len({cell.name.split("/")[2] for cell in cells}):
+            kinds, scores = (len({cell.name.split("/")[i] for cell in cells}) for i in (1, 2))
+            if kinds > scores > 1:
                 print_grid(console, f"{part} {name}", cells)
                 measured = [figure for figure in measured if figure not in cells]
         for head, rows in groupby(measured, key=heading):

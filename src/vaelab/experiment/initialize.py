@@ -10,10 +10,11 @@ from omegaconf import DictConfig, open_dict
 
 from vaelab.errors import UserError
 from vaelab.experiment.files import BEST
-from vaelab.experiment.load import find_checkpoint, model_weights, read_checkpoint
+from vaelab.experiment.load import find_checkpoint, model_weights, objective_weights, read_checkpoint
 from vaelab.experiment.resume import overridden, stored_config
-from vaelab.models import Model
+from vaelab.training import VAEModule
 
+CONFIGURED = ("mean", "std", "fixed_scale")  # buffers that hold what the configuration says
 WHOLE = ("method", "experiment", "network")  # their options set entries of several groups at once
 
 
@@ -23,7 +24,7 @@ def initialized(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     Raises:
         UserError: if there is no such run, or an override chooses a whole model.
     """
-    stored = stored_config(Path(cfg.init_from).expanduser(), "init_from")
+    stored = stored_config(Path(str(cfg.init_from)).expanduser(), "init_from")
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     for override in parsed:
         if override.key_or_group in WHOLE:
@@ -41,32 +42,56 @@ def initialized(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     return overridden(stored, cfg, overrides)
 
 
-def start_from(directory: Path, model: Model, overrides: Sequence[str]) -> list[str]:
-    """Gives `model` the best weights of the run in `directory`.
+def start_from(directory: Path, module: VAEModule, overrides: Sequence[str]) -> list[str]:
+    """Gives model and objective the best weights of the run in `directory`.
+
+    What the configuration says stays: a likelihood's fixed scale, what the encoder's view of the data is divided by.
 
     Returns:
-        The parts that start afresh: those that an override changes, as in model/prior=flow, so that no weights fit.
+        What starts afresh: parts of the model that an override changes, as in model/prior=flow, so that their weights
+        do not fit, and an objective that learns and was changed.
 
     Raises:
         UserError: if the weights of any other part do not fit.
     """
     file = find_checkpoint(directory.expanduser(), BEST.name)
-    there, here = model_weights(read_checkpoint(file)), model.state_dict()
-    shapes, wanted = ({name: tuple(value.shape) for name, value in some.items()} for some in (there, here))
-    differ = sorted(name for name in {**shapes, **wanted} if shapes.get(name) != wanted.get(name))
-    keys = [
-        o.key_or_group.replace("/", ".").split(".") for o in OverridesParser.create().parse_overrides(list(overrides))
+    stored = read_checkpoint(file)
+    typed = [
+        o.input_line for o in OverridesParser.create().parse_overrides(list(overrides)) if o.input_line is not None
     ]
-    changed = {key[1] for key in keys if key[0] == "model" and len(key) > 1}
-    afresh = sorted({name.split(".")[0] for name in differ} & changed)
-    for name in differ:
-        if name.split(".")[0] not in afresh:
+    of_model = [line for line in typed if line.startswith("model")]
+    changed = {
+        line.partition("=")[0].replace("/", ".").split(".")[1] for line in of_model if not line.startswith("model=")
+    }
+    model = module.model
+    parameters = dict(model.named_parameters())
+    there, here = (
+        {k: v for k, v in some.items() if k in parameters or k.rpartition(".")[2] not in CONFIGURED}
+        for some in (model_weights(stored), model.state_dict())
+    )
+    shapes, wanted = ({name: tuple(value.shape) for name, value in some.items()} for some in (there, here))
+    afresh = set()
+    for name in sorted(name for name in {**shapes, **wanted} if shapes.get(name) != wanted.get(name)):
+        part = next((part for part in name.split(".") if part in changed), None)
+        if part is None:
+            why = (
+                f"leave out {', '.join(of_model)}"
+                if of_model
+                else "its images must have the shape that they have there"
+            )
             raise UserError(
                 f"the weights of {directory} do not fit this model: {name} is {described(shapes, name)} there and "
-                f"{described(wanted, name)} here; leave the model's sizes and the shape of the images as they are there"
+                f"{described(wanted, name)} here; {why}"
             )
-    model.load_state_dict({k: v for k, v in there.items() if k.split(".")[0] not in afresh}, strict=False)
-    return afresh
+        afresh.add(part)
+    kept = {name: value for name, value in there.items() if not afresh & set(name.split("."))}
+    model.load_state_dict(kept, strict=False)
+    learned = objective_weights(stored)
+    if module.objective.state_dict() and any(line.startswith("objective") for line in typed):
+        afresh.add("objective")
+    elif learned:
+        module.objective.load_state_dict(learned)
+    return sorted(afresh)
 
 
 def described(shapes: dict[str, tuple[int, ...]], name: str) -> str:

@@ -104,7 +104,15 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
 
 def model_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
     """Returns the weights of the model in a checkpoint by their names in the model."""
-    prefix = "model."
+    return _weights_of(checkpoint, "model.")
+
+
+def objective_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
+    """Returns what the objective in a checkpoint had learned, by its names there: for most objectives nothing."""
+    return _weights_of(checkpoint, "objective.")
+
+
+def _weights_of(checkpoint: dict[str, Any], prefix: str) -> dict[str, Tensor]:
     stored = checkpoint["state_dict"]
     return {name.removeprefix(prefix): value for name, value in stored.items() if name.startswith(prefix)}
 

@@ -32,7 +32,7 @@ def refitted(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     Raises:
         UserError: if there is no such run, an override would change its model or its data, or no prior is chosen.
     """
-    directory = Path(cfg.refit).expanduser()
+    directory = Path(str(cfg.refit)).expanduser()
     stored = stored_config(directory, "refit")
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     keys = {o.key_or_group.replace("/", "."): o.input_line for o in parsed}

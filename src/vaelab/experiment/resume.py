@@ -77,7 +77,10 @@ def overridden(stored: DictConfig, cfg: DictConfig, overrides: Sequence[str]) ->
         for override in OverridesParser.create().parse_overrides(list(overrides)):
             key = override.package or override.key_or_group.replace("/", ".")
             if override.is_delete():
-                OmegaConf.update(stored, key, None, merge=False)
+                above, _, last = key.rpartition(".")
+                node = OmegaConf.select(stored, above) if above else stored
+                if isinstance(node, DictConfig):
+                    node.pop(last, None)
             else:
                 OmegaConf.update(stored, key, OmegaConf.select(cfg, key), merge=False)
     return stored

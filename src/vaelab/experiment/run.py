@@ -71,10 +71,10 @@ def run(cfg: DictConfig, *, directory: Path, overrides: Sequence[str]) -> float:
     if cfg.refit is not None:
         keep_all_but_prior(parts.model)
         if checkpoint is None:
-            keep_weights(Path(cfg.refit), parts, cfg)
+            keep_weights(Path(str(cfg.refit)), parts, cfg)
     afresh: list[str] = []
     if cfg.get("init_from") is not None and checkpoint is None:
-        afresh = start_from(Path(cfg.init_from), parts.model, overrides)
+        afresh = start_from(Path(str(cfg.init_from)), parts.module, overrides)
     trainer, module = parts.trainer, parts.module
     if trainer.is_global_zero:
         write_config(directory, cfg, overrides, str(trainer.strategy.root_device))

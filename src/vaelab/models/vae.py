@@ -19,6 +19,8 @@ from vaelab.numerics import rows_at_once, systematic_resample
 from vaelab.priors import Prior
 from vaelab.samplers import Delta, Quantized, Sampler
 
+SMALLEST_PART = 250  # draws that a compiled decoder takes at once
+
 
 class VAE(Model):
     """A variational autoencoder with one latent group (Kingma & Welling 2014).
@@ -169,7 +171,10 @@ class VAE(Model):
         """Returns log p(x|z) in nats, (K, B), of all draws, decoding about `rows` of them at once."""
         if isinstance(latent.q, Delta):
             raise ValueError(NO_WEIGHTS)
-        parts = latent.z.split(max(1, (rows or rows_at_once(latent.z.device)) // len(x)))
+        rows = rows or rows_at_once(latent.z.device)
+        if torch.compiler.is_compiling():  # every part is compiled by itself
+            rows = max(rows, SMALLEST_PART)
+        parts = latent.z.split(max(1, rows // len(x)))
         return torch.cat([self.likelihood.log_prob(self._decoded(part, c, x), x) for part in parts])
 
     def _terms(self, latent: Latent, c: Tensor | None, x: Tensor, context: Tensor | None) -> Terms:

@@ -114,7 +114,8 @@ def resampled_bound(terms: Terms, *, estimator: str) -> Tensor:
 
     The gradient comes from the J draws in `terms` alone, which were resampled in proportion to w: by theta the mean of
     their d log w, by phi what `importance_bound` says of the estimator. Both are unbiased estimates of the gradients of
-    all K draws (Burda et al. 2016, section 3): for dreg, a draw is resampled with probability v and weighed by v.
+    all K draws (Burda et al. 2016, section 3): for dreg, a draw is resampled with probability v and weighed by v. That
+    holds for a decoder without noise of its own.
 
     Args:
         terms: of J resampled draws, with their `pool`.
@@ -128,7 +129,8 @@ def resampled_bound(terms: Terms, *, estimator: str) -> Tensor:
     log_w = terms.log_px + ratio
     chosen = log_w.mean()
     if estimator == "dreg":
-        shares = (log_w.detach() - terms.pool.log_weights.logsumexp(0)).exp()
+        # At most 1; a decoder with noise of its own, as of dropout, may find a draw better the second time.
+        shares = (log_w.detach() - terms.pool.log_weights.logsumexp(0)).clamp(max=0).exp()
         chosen = chosen + _encoder_part(shares - 1, terms, ratio) / log_w.numel()
     return log_mean_exp(terms.pool.log_weights, 0).mean() + chosen - chosen.detach()
 

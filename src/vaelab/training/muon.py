@@ -9,18 +9,19 @@ import torch
 from torch.nn import Parameter
 from torch.optim import Adam, Optimizer
 
-from vaelab.checks import at_least_zero
+from vaelab.checks import at_least_zero, fraction
 
 
 class Muon(Optimizer):
     """Steps of orthogonalised momentum for every parameter of two dimensions, and of Adam for all others.
 
-    With G the gradient (m, n) of a matrix and its momentum M <- momentum M + G, the step is
+    With M the Nesterov momentum of the gradient (m, n) of a matrix, the step is
     -lr 0.2 sqrt(max(m, n)) (M M^T)^(-1/2) M: all directions of a layer are learned at one rate, however the data scales
     them (Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; the factor, which gives a step
-    the size of one of Adam's, is that of Liu et al. 2025, "Muon is scalable for LLM training", equation 4). The root is
-    that of `torch.optim.Muon`, by five Newton-Schulz iterations. A step costs more than one of Adam, and there are
-    fewer to take: it pays where a batch is large, or has many draws of z.
+    the size of one of Adam's, is that of Liu et al. 2025, "Muon is scalable for LLM training"). The root is that of
+    `torch.optim.Muon`, by five Newton-Schulz iterations. A step costs more than one of Adam, and fewer are needed: it
+    pays where a batch is large, or has many draws of z. A table of vectors (a codebook that is learned by gradient, the
+    means of a mixture) has two dimensions, too.
 
     Args:
         params: the parameters, without groups.
@@ -50,7 +51,7 @@ class Muon(Optimizer):
     ) -> None:
         if not hasattr(torch.optim, "Muon"):
             raise ValueError(f"Muon needs torch 2.9 or newer, but this is {torch.__version__}; choose optimizer=adam")
-        at_least_zero("lr", lr), at_least_zero("momentum", momentum)
+        at_least_zero("lr", lr), fraction("momentum", momentum)
         at_least_zero("weight_decay", weight_decay), at_least_zero("adam_lr", adam_lr)
         parameters = list(params)
         if any(isinstance(p, dict) for p in parameters):
