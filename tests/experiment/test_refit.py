@@ -64,9 +64,10 @@ def test_batch_statistics_stay_as_they_are(train, refit):
 
 def test_a_refit_that_is_resumed_equals_one_that_never_stopped(train, refit, resume):
     train("run", "method=rae_l2", "model.latent_dim=4", *QUICK)
-    whole = refit("whole", "model/prior=flow", "model.prior.hidden=[8]", "trainer.max_epochs=4")
-    refit("half", "model/prior=flow", "model.prior.hidden=[8]", "trainer.max_epochs=2")
-    half = resume("half", "trainer.max_epochs=4")
+    flow = ("model/prior=flow", "model.prior.hidden=[8]", "model.prior.steps=2")
+    whole = refit("whole", *flow, "trainer.max_epochs=2")
+    refit("half", *flow, "trainer.max_epochs=1")
+    half = resume("half", "trainer.max_epochs=2")
     one, two = (load(r / "checkpoints/last.ckpt").state_dict() for r in (whole, half))
     assert all(torch.equal(one[name], two[name]) for name in one)
 

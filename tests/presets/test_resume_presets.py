@@ -1,4 +1,7 @@
-"""Every preset goes on bit for bit as if it had never stopped: weights, codebooks, discriminators, noise."""
+"""Every preset goes on bit for bit as if it had never stopped: weights, codebooks, discriminators, noise.
+
+`pytest -m "slow or not slow" tests/presets/test_resume_presets.py` runs all of them.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,28 @@ SHORT = ("callbacks=quiet", "logger=none", "trainer.limit_train_batches=5", "tra
 
 # A schedule over the whole run is another one in a run half as long.
 SAME_SCHEDULE = {"cyclical_vae": ("objective.schedule.epochs=2",)}
+
+
+# What a run of theirs holds beside weights is of every kind that there is; all others are slow.
+KINDS = (
+    "vae",
+    "aae",
+    "cyclical_vae",
+    "dae",
+    "factor_vae",
+    "geco",
+    "hierarchical_vae",
+    "iwae",
+    "ladder_vae",
+    "m1_m2",
+    "m2",
+    "rq_vae",
+    "sigma_vae",
+    "vae_gan",
+    "vampprior",
+    "vq_pixelcnn",
+    "vq_vae",
+)
 
 
 def train(directory: Path, *words: str) -> Path:
@@ -36,7 +61,9 @@ def same(a: object, b: object, path: str = "") -> None:
         assert a == b, path
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(
+    "preset", [pytest.param(name, marks=() if name in KINDS else pytest.mark.slow) for name in PRESETS]
+)
 def test_half_and_half_equals_the_whole(preset: str, tmp_path: Path) -> None:
     if preset in STARTS_FROM:
         start = STARTS_FROM[preset][0]

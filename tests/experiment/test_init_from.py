@@ -38,7 +38,7 @@ def test_it_starts_at_the_best_weights_and_keeps_the_configuration_but_for_what_
 
 
 def test_training_goes_on_from_there(train, init):
-    run = train("run", "logger=none", "trainer.max_epochs=10")
+    run = train("run", "logger=none", "trainer.max_epochs=5")
     new = init("new", "trainer.max_epochs=1", "seed=3")
     before, after = (json.loads((r / "metrics.json").read_text()) for r in (run, new))
     assert after["val/elbo"] > before["val/elbo"] - 0.5
@@ -99,6 +99,7 @@ def test_a_schedule_within_the_objective_is_laid_where_it_belongs(train, init):
     assert OmegaConf.load(new / "config.yaml").objective.schedule._target_.endswith("Linear")
 
 
+@pytest.mark.slow
 def test_it_resumes_like_any_run(train, init, resume):
     train("run", *QUICK)
     whole = init("whole", "trainer.max_epochs=4")
@@ -108,6 +109,7 @@ def test_it_resumes_like_any_run(train, init, resume):
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_after_a_refit_everything_is_trained_again(train, init, tmp_path):
     train("first", "model.latent_dim=4", *QUICK)
     train("run", f"refit={tmp_path / 'first'}", "model/prior=gaussian_mixture", *QUICK, "callbacks=quiet", base=())
