@@ -20,6 +20,7 @@ from vaelab.experiment.assemble import assemble
 from vaelab.likelihoods import BernoulliLikelihood
 from vaelab.models import Model
 
+LONG = ("flow_prior_vae", "hierarchical_vae", "iwae_two_layers", "vae_gan", "vq_pixelcnn")  # ten seconds and more
 GOLDEN = Path(__file__).with_name("golden.json")
 EPOCHS = 5  # of 75 batches
 FIGURES = ("val/elbo", "val/reconstruction", "val/kl")
@@ -76,7 +77,9 @@ def trained(preset: str, runs: Path) -> Path:
     return directory
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(
+    "preset", [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in PRESETS]
+)
 def test_a_preset_learns_and_reaches_its_golden_numbers(preset: str, runs: Path) -> None:
     directory = trained(preset, runs)
     metrics = json.loads((directory / "metrics.json").read_text())
