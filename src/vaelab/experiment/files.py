@@ -12,6 +12,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from vaelab.errors import UserError
+
 HYDRA_CONFIG = Path(".hydra/config.yaml")
 BEST, LAST = Path("checkpoints/best.ckpt"), Path("checkpoints/last.ckpt")
 PACKAGES = ("vaelab", "torch", "torchvision", "lightning", "hydra-core", "omegaconf", "tensorboard", "numpy")
@@ -20,6 +22,20 @@ PACKAGES = ("vaelab", "torch", "torchvision", "lightning", "hydra-core", "omegac
 def command() -> str:
     """Returns the training command as it can be typed here: from a checkout, or from anywhere once installed."""
     return "python train.py" if Path("train.py").is_file() else "vaelab-train"
+
+
+def stored_config(directory: Path, key: str) -> DictConfig:
+    """Returns the configuration, as it was composed, of the run in `directory`, which `key` named.
+
+    Raises:
+        UserError: if the directory holds no run.
+    """
+    file = directory / HYDRA_CONFIG
+    if not file.is_file():
+        raise UserError(f"{key}={directory} is no run directory ({HYDRA_CONFIG} is missing)")
+    stored = OmegaConf.load(file)
+    assert isinstance(stored, DictConfig)
+    return stored
 
 
 def write_text(path: Path, text: str) -> None:

@@ -9,9 +9,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, open_dict
 
 from vaelab.errors import UserError
-from vaelab.experiment.files import BEST
+from vaelab.experiment.files import BEST, stored_config
 from vaelab.experiment.load import find_checkpoint, model_weights, objective_weights, read_checkpoint
-from vaelab.experiment.resume import overridden, stored_config
+from vaelab.experiment.resume import overridden
 from vaelab.training import VAEModule
 
 CONFIGURED = ("mean", "std", "fixed_scale")  # buffers that hold what the configuration says
@@ -56,13 +56,9 @@ def start_from(directory: Path, module: VAEModule, overrides: Sequence[str]) -> 
     """
     file = find_checkpoint(directory.expanduser(), BEST.name)
     stored = read_checkpoint(file)
-    typed = [
-        o.input_line for o in OverridesParser.create().parse_overrides(list(overrides)) if o.input_line is not None
-    ]
-    of_model = [line for line in typed if line.startswith("model")]
-    changed = {
-        line.partition("=")[0].replace("/", ".").split(".")[1] for line in of_model if not line.startswith("model=")
-    }
+    typed = [str(o.input_line).lstrip("+~") for o in OverridesParser.create().parse_overrides(list(overrides))]
+    of_model = [line for line in typed if line.startswith(("model/", "model."))]
+    changed = {line.partition("=")[0].replace("/", ".").split(".")[1] for line in of_model}
     model = module.model
     parameters = dict(model.named_parameters())
     there, here = (
@@ -77,7 +73,7 @@ def start_from(directory: Path, module: VAEModule, overrides: Sequence[str]) -> 
             why = (
                 f"leave out {', '.join(of_model)}"
                 if of_model
-                else "its images must have the shape that they have there"
+                else "the images must be of the shape that they are there"
             )
             raise UserError(
                 f"the weights of {directory} do not fit this model: {name} is {described(shapes, name)} there and "

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig, OmegaConf
 
 from vaelab.data import ImageDataModule, Images
 from vaelab.errors import UserError
-from vaelab.experiment.files import HYDRA_CONFIG
+from vaelab.experiment.files import stored_config
 from vaelab.experiment.instantiate import build
 from vaelab.experiment.load import load
 from vaelab.numerics import seeded
@@ -90,11 +89,7 @@ def images_of(run: Path) -> ImageDataModule:
     Raises:
         UserError: if there is no such run.
     """
-    file = run / HYDRA_CONFIG
-    if not file.is_file():
-        raise UserError(f"data.run={run} is no run directory ({HYDRA_CONFIG} is missing)")
-    cfg = OmegaConf.load(file)
-    assert isinstance(cfg, DictConfig)
+    cfg = stored_config(run, "data.run")
     cfg.data.labels = cfg.data.labelled_per_batch = None
     if cfg.data.get("binarize") == "dynamic":
         cfg.data.binarize = "static"

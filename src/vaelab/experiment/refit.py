@@ -11,10 +11,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from vaelab.errors import UserError
 from vaelab.experiment.assemble import Parts
-from vaelab.experiment.files import BEST
+from vaelab.experiment.files import BEST, stored_config
 from vaelab.experiment.instantiate import refusal
 from vaelab.experiment.load import find_checkpoint, model_weights, read_checkpoint
-from vaelab.experiment.resume import stored_config
 from vaelab.models import Model
 from vaelab.numerics import seeded
 

@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from vaelab.errors import UserError
-from vaelab.experiment.files import HYDRA_CONFIG
+from vaelab.experiment.files import stored_config
 
 # What may change when a run goes on; anything else would make it another run.
 FREE = (
@@ -55,20 +55,6 @@ def resumed(cfg: DictConfig, directory: Path, overrides: Sequence[str]) -> DictC
                 f"a new run (what may change: {', '.join(FREE)})"
             )
     return overridden(stored, cfg, [word for word in overrides if not word.startswith("resume=")])
-
-
-def stored_config(directory: Path, key: str) -> DictConfig:
-    """Returns the configuration, as it was composed, of the run in `directory`, which `key` named.
-
-    Raises:
-        UserError: if the directory holds no run.
-    """
-    file = directory / HYDRA_CONFIG
-    if not file.is_file():
-        raise UserError(f"{key}={directory} is no run directory ({HYDRA_CONFIG} is missing)")
-    stored = OmegaConf.load(file)
-    assert isinstance(stored, DictConfig)
-    return stored
 
 
 def overridden(stored: DictConfig, cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
