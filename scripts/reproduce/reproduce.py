@@ -15,10 +15,9 @@ A table is a YAML file beside this one:
     protocol                  of the published figures; a row may have its own
     train, evaluate           overrides of train.py and evaluate.py for every run
     scales                    small and paper: {train, evaluate}, added for every run
-    runs                      NAME: {train, evaluate, small, paper, then}; small and paper add to train; at the small
-                              scale, a finished run is resumed for the longer trainer.max_epochs of `then`.
-                              {folder} is where the other runs lie, for refit={folder}/NAME; their processor time is
-                              added to that of the run
+    runs                      NAME: {train, evaluate, small, paper}; small and paper add to train. {folder} is where
+                              the other runs lie, for refit={folder}/NAME and init_from={folder}/NAME; their processor
+                              time is added to that of the run
     differences               figure, runs: pairs of runs whose figures are compared image by image
     rows                      name; run, or runs to average (default: the name); figure of evaluation.json or
                               metrics.json; times and plus turn it into what was published; published: a number, or
@@ -56,7 +55,6 @@ SCALES = ("small", "paper")
 PLACES = ("data.root", "data.path")
 NEUTRAL = (*PLACES, "data.device", "callbacks", "logger")
 RECORD = "reproduce.json"
-EPOCHS = "trainer.max_epochs"
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,6 @@ class Run:
     evaluate: tuple[str, ...] = ()
     small: tuple[str, ...] = ()
     paper: tuple[str, ...] = ()
-    then: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,12 +110,6 @@ class Table:
         if any(key(word) == "data.run" for word in words):  # latents know where their images lie
             extra = [word for word in extra if key(word) not in PLACES]
         return [word.replace("{folder}", str(folder)) for word in (*words, *extra)]
-
-    def stages(self, run: str, scale: str, folder: Path, extra: Sequence[str] = ()) -> list[list[str]]:
-        """Returns the overrides of every stage of a run: two if it is resumed when it is finished, one for most."""
-        first, then = self.training(run, scale, folder, extra), self.runs[run].then if scale == "small" else ()
-        kept = [word for word in first if key(word) not in map(key, then)]
-        return [first, [*kept, *then]] if then else [first]
 
     def before(self, run: str, scale: str) -> list[str]:
         """Returns the runs that a run starts from, the nearest first."""
@@ -171,26 +162,13 @@ def frozen(entries: dict) -> dict:
 
 def train(table: Table, run: str, scale: str, folder: Path, extra: list[str]) -> None:
     """Starts, continues or skips a run."""
-    directory, stages = folder / run, table.stages(run, scale, folder, extra)
-    for i in range(stage_of(directory, stages), len(stages)):
-        if finished(directory, stages, i):
-            print(f"{run}: finished")
-        else:
-            train_stage(run, directory, stages[i])
-
-
-def finished(directory: Path, stages: Sequence[Sequence[str]], stage: int) -> bool:
-    """Returns whether a run is at the end of a stage."""
-    metrics = read_json(directory / "metrics.json")
-    if len(stages) == 1 or not metrics:
-        return bool(metrics)
-    return metrics["epochs"] >= max(int(word.partition("=")[2]) for word in stages[stage] if key(word) == EPOCHS)
-
-
-def train_stage(run: str, directory: Path, words: list[str]) -> None:
-    """Trains a run, from its beginning or from where it stopped."""
+    directory, words = folder / run, table.training(run, scale, folder, extra)
+    check_same(directory, words)
+    if (directory / "metrics.json").is_file():
+        print(f"{run}: finished")
+        return
     if (directory / "checkpoints" / "last.ckpt").is_file():
-        words = [f"resume={directory}", *(word for word in words if key(word) in (EPOCHS, *PLACES))]
+        words = [f"resume={directory}", *(word for word in words if key(word) in PLACES)]
     else:
         words = ["callbacks=quiet", *words, f"hydra.run.dir={directory}"]
     print(f"{run}: python train.py {' '.join(words)}", flush=True)
@@ -204,19 +182,18 @@ def train_stage(run: str, directory: Path, words: list[str]) -> None:
         print(f"{run} failed with exit code {done.returncode}; going on", file=sys.stderr)
 
 
-def stage_of(directory: Path, stages: Sequence[Sequence[str]]) -> int:
-    """Returns which stage a run is at; raises an error if it was started with overrides that make another figure."""
+def check_same(directory: Path, words: Sequence[str]) -> None:
+    """Raises an error if a run was started with overrides that make another figure."""
     file = directory / "overrides.yaml"
     if not file.is_file():
-        return 0
+        return
     stored = OmegaConf.to_container(OmegaConf.load(file))
     assert isinstance(stored, list)
     # A resumed run has the same key twice; the last one counts.
-    before, *wanted = ({key(word): word for word in some if key(word) not in NEUTRAL} for some in (stored, *stages))
-    if before not in wanted:
-        was, now = (" ".join(sorted(words.values())) for words in (before, wanted[-1]))
+    before, wanted = ({key(word): word for word in some if key(word) not in NEUTRAL} for some in (stored, words))
+    if before != wanted:
+        was, now = (" ".join(sorted(some.values())) for some in (before, wanted))
         raise SystemExit(f"{directory} was trained with {was}, but now is wanted {now}; move it away")
-    return wanted.index(before)
 
 
 def key(word: str) -> str:
@@ -258,10 +235,10 @@ def children_seconds() -> float:
 def measure(table: Table, run: str, scale: str, folder: Path, extra: list[str]) -> dict[str, Measured]:
     """Returns the figures of a run, by name; none for a run that is not finished."""
     directory = folder / run
-    stages = table.stages(run, scale, folder, extra)
-    if not (directory / "metrics.json").is_file() or not finished(directory, stages, stage_of(directory, stages)):
-        return {}
     metrics = read_json(directory / "metrics.json")
+    if not metrics:
+        return {}
+    check_same(directory, table.training(run, scale, folder, extra))
     shared: dict[str, object] = {"epochs": int(metrics["epochs"])}
     if before := table.before(run, scale):
         shared["after"] = " ".join(before)
@@ -390,10 +367,9 @@ def provenance(table: Table, scale: str, folder: Path, measured: dict[str, dict[
     home = Path("outputs/reproduce", table.name, scale)  # where runs lie unless said otherwise
     lines = ["| run | `train.py` | CPU minutes |", "|---|---|---|"]
     for run in finished:
-        first, *then = table.stages(run, scale, home)
+        words = " ".join(table.training(run, scale, home))
         minutes = " + ".join(spent_minutes(folder / name) for name in [run, *table.before(run, scale)])
-        more = "".join(f", then `resume=RUN {word}`" for words in then for word in words if word not in first)
-        lines.append(f"| {run} | `{' '.join(first)}`{more} | {minutes} |")
+        lines.append(f"| {run} | `{words}` | {minutes} |")
     evaluated = [" ".join(table.evaluation(run, scale, home)) for run in finished]
     lines += [line for words in distinct(evaluated) for line in ("", f"Evaluated by `evaluate.py {words}`.")]
     versions = [read_json(folder / run / "versions.json") for run in finished]

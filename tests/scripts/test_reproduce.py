@@ -7,7 +7,6 @@ import json
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -181,37 +180,6 @@ def test_finished_runs_are_skipped_and_others_continued(
         [f"resume={tmp_path / 'b'}"],
         ["callbacks=quiet", "model.latent_dim=3", f"hydra.run.dir={tmp_path / 'c'}"],
     ]
-
-
-def test_a_finished_run_is_resumed_for_its_next_stage(
-    fake: reproduce.Table, tmp_path: Path, commands: list[list[str]]
-) -> None:
-    longer = reproduce.Run(
-        train=("model.latent_dim=1",), small=("trainer.max_epochs=4",), then=("trainer.max_epochs=6",)
-    )
-    table = replace(fake, runs={**fake.runs, "a": longer})
-    first, second = table.stages("a", "small", tmp_path)
-    assert (first, second) == (
-        ["model.latent_dim=1", "trainer.max_epochs=4"],
-        ["model.latent_dim=1", "trainer.max_epochs=6"],
-    )
-    assert table.stages("a", "paper", tmp_path) == [["model.latent_dim=1"]]
-    folder = tmp_path / "a"
-    (folder / "checkpoints").mkdir(parents=True)
-    (folder / "checkpoints/last.ckpt").touch()
-    (folder / "overrides.yaml").write_text("\n".join(f"- {word}" for word in first))
-    (folder / "metrics.json").write_text('{"epochs": 4}')
-    reproduce.train(table, "a", "small", tmp_path, [])
-    assert commands == [[f"resume={folder}", "trainer.max_epochs=6"]]
-    assert reproduce.measure(table, "a", "small", tmp_path, [])["epochs"].value == 4  # until it is resumed
-    (folder / "overrides.yaml").write_text("\n".join(f"- {word}" for word in [*first, "trainer.max_epochs=6"]))
-    assert reproduce.measure(table, "a", "small", tmp_path, []) == {}  # on its way
-    reproduce.train(table, "a", "small", tmp_path, [])
-    assert len(commands) == 2
-    (folder / "metrics.json").write_text('{"epochs": 6}')
-    reproduce.train(table, "a", "small", tmp_path, [])
-    assert len(commands) == 2
-    assert reproduce.measure(table, "a", "small", tmp_path, [])["epochs"].value == 6
 
 
 def test_nothing_names_a_place_of_data() -> None:
