@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from vaelab.likelihoods import BernoulliLikelihood
+from vaelab.likelihoods import BernoulliLikelihood, Likelihood
 from vaelab.models import build_vae
-from vaelab.networks import Condition, MLPDecoder, MLPEncoder
+from vaelab.networks import MLPDecoder, MLPEncoder
 from vaelab.priors import Prior, StandardNormalPrior
 from vaelab.samplers import GaussianSampler, Sampler
 
@@ -19,18 +19,21 @@ def small_vae(
     sampler: Callable[..., Sampler] = GaussianSampler,
     prior: Callable[..., Prior] = StandardNormalPrior,
     *,
-    condition: Condition | None = None,
+    x_shape: tuple[int, int, int] = (1, 4, 4),
+    latent_dim: int = 3,
+    likelihood: Likelihood | None = None,
     build: Callable[..., Any] = build_vae,
+    **options: Any,
 ) -> Any:
-    """Builds a model of binary 4x4 images with three latents, in evaluation mode."""
+    """Builds a model with one hidden layer of eight units, in evaluation mode; its likelihood is a Bernoulli's."""
     torch.manual_seed(0)
     return build(
-        x_shape=(1, 4, 4),
-        latent_dim=3,
+        x_shape=x_shape,
+        latent_dim=latent_dim,
         encoder=partial(MLPEncoder, hidden=[8]),
         sampler=sampler,
         prior=prior,
         decoder=partial(MLPDecoder, hidden=[8]),
-        likelihood=BernoulliLikelihood(),
-        condition=condition,
+        likelihood=likelihood or BernoulliLikelihood(),
+        **options,
     ).eval()

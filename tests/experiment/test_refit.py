@@ -7,17 +7,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 from omegaconf import OmegaConf
+from small_models import small_vae
 
 from vaelab import load
 from vaelab.data import ImageDataModule
 from vaelab.data.sources import Digits
 from vaelab.errors import UserError
 from vaelab.experiment.refit import keep_weights
-from vaelab.likelihoods import BernoulliLikelihood
 from vaelab.models import build_m2
-from vaelab.networks import LabelCondition, MLPDecoder, MLPEncoder
+from vaelab.networks import LabelCondition
 from vaelab.priors import FullGaussianPrior, GaussianMixturePrior
-from vaelab.samplers import GaussianSampler
 
 QUICK = ("logger=none", "trainer.max_epochs=3")
 
@@ -88,19 +87,10 @@ def test_the_prior_is_found_wherever_it_lies_in_a_model(tmp_path):
     data = ImageDataModule(source=Digits(), val_size=200, test_size=400, labels=100)
     data.setup()
 
-    def m2(prior):
-        return build_m2(
-            x_shape=(1, 8, 8),
-            latent_dim=3,
-            encoder=partial(MLPEncoder, hidden=[4]),
-            sampler=GaussianSampler,
-            prior=prior,
-            decoder=partial(MLPDecoder, hidden=[4]),
-            likelihood=BernoulliLikelihood(),
-            condition=LabelCondition(num_classes=10),
-        )
-
-    old, new = m2(FullGaussianPrior), m2(partial(GaussianMixturePrior, components=2))
+    old, new = (
+        small_vae(prior=prior, x_shape=(1, 8, 8), build=build_m2, condition=LabelCondition(num_classes=10))
+        for prior in (FullGaussianPrior, partial(GaussianMixturePrior, components=2))
+    )
     weights = {f"model.{name}": value for name, value in old.state_dict().items()}
     torch.save({"vaelab": {}, "state_dict": weights}, tmp_path / "best.ckpt")
     keep_weights(tmp_path / "best.ckpt", SimpleNamespace(model=new, data=data), OmegaConf.create())

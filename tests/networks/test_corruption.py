@@ -4,11 +4,9 @@ from functools import partial
 
 import pytest
 import torch
+from small_models import small_vae
 
-from vaelab.likelihoods import BernoulliLikelihood
-from vaelab.models import build_vae
-from vaelab.networks import GaussianNoise, Masking, MLPDecoder, MLPEncoder, SaltAndPepper
-from vaelab.priors import StandardNormalPrior
+from vaelab.networks import GaussianNoise, Masking, SaltAndPepper
 from vaelab.samplers import DeterministicSampler
 
 X = torch.full((200, 1, 20, 20), 0.5)
@@ -43,17 +41,7 @@ def test_only_training_corrupts(make):
 
 
 def test_the_encoder_sees_the_corrupted_the_likelihood_the_clean():
-    torch.manual_seed(0)
-    model = build_vae(
-        x_shape=(1, 4, 4),
-        latent_dim=3,
-        encoder=partial(MLPEncoder, hidden=[8]),
-        sampler=DeterministicSampler,
-        prior=StandardNormalPrior,
-        decoder=partial(MLPDecoder, hidden=[8]),
-        likelihood=BernoulliLikelihood(),
-        corruption=Masking(probability=0.5),
-    ).double()
+    model = small_vae(DeterministicSampler, corruption=Masking(probability=0.5)).double().train()
     x = torch.rand(6, 1, 4, 4).double()
     torch.manual_seed(5)
     terms = model(x)

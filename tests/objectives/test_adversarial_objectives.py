@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
+from small_models import small_vae
 from torch import Tensor, nn
 from torch.distributions import Independent, MultivariateNormal, Normal
 from torch.nn.functional import softplus
 
-from vaelab.likelihoods import BernoulliLikelihood, GaussianLikelihood
-from vaelab.models import VAE, Latent, Terms, build_vae
-from vaelab.networks import ConvDiscriminator, Discriminator, MLPDecoder, MLPDiscriminator, MLPEncoder
+from vaelab.likelihoods import GaussianLikelihood
+from vaelab.models import VAE, Latent, Terms
+from vaelab.networks import ConvDiscriminator, Discriminator, MLPDiscriminator
 from vaelab.objectives import AAE, VAEGAN, Adversarial, FactorVAE
 from vaelab.objectives.adversarial import frozen
 from vaelab.objectives.factor_vae import permuted
 from vaelab.objectives.vae_gan import drawn, images_of
-from vaelab.priors import StandardNormalPrior
-from vaelab.samplers import Delta, GaussianSampler
+from vaelab.samplers import Delta
 
 
 def on_latents() -> MLPDiscriminator:
@@ -43,16 +42,7 @@ every = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 
 
 def a_model(likelihood: nn.Module | None = None) -> VAE:
-    torch.manual_seed(0)
-    return build_vae(
-        x_shape=(1, 2, 3),
-        latent_dim=2,
-        encoder=partial(MLPEncoder, hidden=[8]),
-        sampler=GaussianSampler,
-        prior=StandardNormalPrior,
-        decoder=partial(MLPDecoder, hidden=[8]),
-        likelihood=likelihood or BernoulliLikelihood(),
-    ).double()
+    return small_vae(x_shape=(1, 2, 3), latent_dim=2, likelihood=likelihood).double()
 
 
 def terms_of(model: VAE, num_samples: int, batch: int = 6) -> Terms:

@@ -6,29 +6,17 @@ from functools import partial
 
 import pytest
 import torch
+from small_models import small_vae
 
-from vaelab.likelihoods import BernoulliLikelihood
-from vaelab.models import build_vae
-from vaelab.networks import MLPDecoder, MLPDiscriminator, MLPEncoder
+from vaelab.networks import MLPDiscriminator
 from vaelab.objectives import AAE
-from vaelab.priors import StandardNormalPrior
-from vaelab.samplers import GaussianSampler
 from vaelab.training import AdversarialModule
 
 ADAM = partial(torch.optim.Adam, lr=1e-2, eps=1e-4)
 
 
 def a_module(optimizer=ADAM, **options) -> AdversarialModule:
-    torch.manual_seed(0)
-    model = build_vae(
-        x_shape=(1, 2, 3),
-        latent_dim=2,
-        encoder=partial(MLPEncoder, hidden=[8]),
-        sampler=GaussianSampler,
-        prior=StandardNormalPrior,
-        decoder=partial(MLPDecoder, hidden=[8]),
-        likelihood=BernoulliLikelihood(),
-    )
+    model = small_vae(x_shape=(1, 2, 3), latent_dim=2).train()
     discriminator = MLPDiscriminator(in_shape=(2,), hidden=[8])
     objective = AAE(discriminator=discriminator, discriminator_optimizer=options)
     return AdversarialModule(model=model, objective=objective, optimizer=optimizer)

@@ -5,29 +5,17 @@ from functools import partial
 import lightning as L
 import pytest
 import torch
+from small_models import small_vae
 
 from vaelab.data import ImageDataModule
 from vaelab.data.sources import Digits
-from vaelab.likelihoods import BernoulliLikelihood
-from vaelab.models import build_vae
-from vaelab.networks import MLPDecoder, MLPEncoder
 from vaelab.objectives import ELBO
-from vaelab.priors import StandardNormalPrior
 from vaelab.samplers import DeterministicSampler
 from vaelab.training import VAEModule
 
 
 def make() -> VAEModule:
-    torch.manual_seed(0)
-    model = build_vae(
-        x_shape=(1, 8, 8),
-        latent_dim=2,
-        encoder=partial(MLPEncoder, hidden=[8]),
-        sampler=DeterministicSampler,
-        prior=StandardNormalPrior,
-        decoder=partial(MLPDecoder, hidden=[8]),
-        likelihood=BernoulliLikelihood(),
-    )
+    model = small_vae(DeterministicSampler, x_shape=(1, 8, 8), latent_dim=2).train()
     return VAEModule(model=model, objective=ELBO(), optimizer=partial(torch.optim.Adam, lr=1e-3))
 
 
