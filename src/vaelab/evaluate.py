@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 USAGE = """\
 Judges finished runs: python evaluate.py run=RUN_DIR [KEY=VALUE] ...
 
-  python evaluate.py run=RUN_DIR                                 what applies, on the test images
+  python evaluate.py run=RUN_DIR                                 likelihood, latents, reconstruction; test images
   python evaluate.py 'run=outputs/*/*' parts=[likelihood]        many runs, one part, compared image by image
   python evaluate.py run=[RUN_DIR,RUN_DIR] parts=[likelihood]    the same of two runs
   python evaluate.py run=RUN_DIR likelihood.k=500 limit=1000     500 draws for each of 1,000 images
   python evaluate.py run=RUN_DIR split=val                       for choices: the test images are for the end
   python evaluate.py --cfg job                                   every key with its value
+
+Parts: likelihood, annealing, latents, disentanglement, samples, reconstruction, denoising, anomaly.
 
 Figures go to RUN_DIR/evaluation.json, each with its standard error and protocol; parts that are there already with the
 same settings are not measured again (again=true does). In Python: from vaelab.evaluate import evaluate.
@@ -58,7 +60,9 @@ def evaluate(run: str | Path | Sequence[str | Path], *overrides: str) -> dict[st
             cfg = compose("evaluate", overrides=list(overrides))
     except HydraException as error:
         raise UserError(explain(error, overrides, "evaluate")) from error
-    cfg.run = str(run) if isinstance(run, (str, Path)) else [str(path) for path in run]
+    if not isinstance(run, str | Path | list | tuple):
+        raise UserError(f"run must be a run directory, a pattern of several, or a list of those, but is {run!r}")
+    cfg.run = str(run) if isinstance(run, str | Path) else [str(path) for path in run]
     return evaluate(cfg)
 
 
@@ -87,7 +91,7 @@ def main() -> None:
         except UserError as error:
             fail(f"error: {error}")
 
-    run_main(task, config="evaluate", interrupted="interrupted; the parts that were finished are kept")
+    run_main(task, config="evaluate", interrupted="interrupted; the same command goes on with what is missing")
 
 
 if __name__ == "__main__":

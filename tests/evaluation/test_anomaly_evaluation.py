@@ -51,6 +51,8 @@ def test_a_model_that_finds_the_held_out_class_improbable_is_perfect_and_its_rev
         for score in ("reconstruction_probability", "elbo", "bound"):
             assert figures[f"anomaly/class_2/{score}/auroc"].value == expected
             assert figures[f"anomaly/classes/{score}/auroc"].value == expected
+            precision = figures[f"anomaly/class_2/{score}/average_precision"].value
+            assert figures[f"anomaly/classes/{score}/average_precision"].value == precision
         assert figures["anomaly/class_2/elbo/auroc"].protocol["anomalous"] == 30
         assert figures["anomaly/class_2/elbo/auroc"].protocol["normal"] == 60
 
@@ -75,7 +77,8 @@ def test_the_mean_over_classes_is_that_of_their_figures(tmp_path: Path) -> None:
 
 def test_without_held_out_classes_there_are_corrupted_images_alone(tmp_path: Path) -> None:
     figures = by_name(Anomaly(k=0)(subject(Oracle(log_px=lambda x: -x.sum((1, 2, 3))), tmp_path)))
-    assert {name.split("/")[1] for name in figures} == set(KINDS)
+    assert {name.split("/")[1] for name in figures} == {*KINDS, "classes"}
+    assert "all classes of this data were trained" in figures["anomaly/classes"].note
     assert figures["anomaly/inverted/elbo/auroc"].value == 1  # bright images are improbable here
     assert figures["anomaly/masking/elbo/auroc"].value < 0.2  # the well-known failure: simpler images are probable
 

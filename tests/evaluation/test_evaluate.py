@@ -4,12 +4,18 @@ import json
 import math
 import os
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.context import RequestContext
+from tensorboard.plugins.base_plugin import TBContext
+from tensorboard.plugins.hparams.backend_context import Context
 
 from vaelab import load
 from vaelab.cli import CONF
@@ -18,6 +24,7 @@ from vaelab.evaluate import evaluate
 from vaelab.evaluation import Figure, Likelihood
 from vaelab.experiment import run as train
 from vaelab.experiment.evaluate import difference, print_figures
+from vaelab.experiment.results import Unfinished
 from vaelab.metrics.importance import importance_bound
 from vaelab.numerics import seeded
 
@@ -210,12 +217,70 @@ def test_a_deterministic_code_gets_reasons_instead_of_numbers(runs):
     assert found["likelihood/reconstruction"].value is not None
 
 
+def hparams_view(folder: Path) -> tuple[set[str], set[str]]:
+    """Returns the hyper-parameters and the figures that TensorBoard's HPARAMS view shows of the runs below a folder."""
+    events = EventMultiplexer().AddRunsFromDirectory(str(folder))
+    events.Reload()
+    backend = Context(TBContext(data_provider=MultiplexerDataProvider(events, str(folder))))
+    metadata = backend.hparams_metadata(RequestContext(), "")
+    found = backend.experiment_from_metadata(RequestContext(), "", True, metadata, None)
+    return {info.name for info in found.hparam_infos}, {info.name.tag for info in found.metric_infos}
+
+
 def test_figures_reach_tensorboard_of_a_run_that_has_one(runs):
-    before = set((runs / "one/tensorboard").rglob("events*"))
+    hparams, figures = hparams_view(runs / "one")
+    assert {"model.latent_dim", "objective.beta", "optimizer.lr", "seed"} <= hparams
+    assert {"best/val_elbo", "best/test_elbo"} <= figures
+    assert "evaluation/likelihood/bound" not in figures
     evaluate(runs / "one", *QUICK)
     evaluate(runs / "two", *QUICK)
-    assert set((runs / "one/tensorboard").rglob("events*")) - before
+    again, figures = hparams_view(runs / "one")
+    assert again == hparams
+    assert {"best/test_elbo", "evaluation/likelihood/bound"} <= figures
     assert not (runs / "two/tensorboard").exists()
+
+
+def test_an_interrupted_part_goes_on_with_the_next_image(runs, monkeypatch):
+    words = ("parts=[likelihood]", "likelihood.k=5000", "limit=12")  # an image at once
+    (whole,) = evaluate(runs / "two", *words).values()
+    scored = []
+
+    def bound(model, x, *arguments, **options):
+        if len(scored) == 7:
+            raise KeyboardInterrupt
+        scored.append(x)
+        return importance_bound(model, x, *arguments, **options)
+
+    monkeypatch.setattr(sys.modules["vaelab.evaluation.likelihood"], "importance_bound", bound)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(runs / "one", *words)
+    assert not (runs / "one/evaluation.json").exists()
+    assert (runs / "one/evaluation_unfinished.npz").is_file()
+    first = scored.copy()
+    scored.clear()
+    (resumed,) = evaluate(runs / "one", *words).values()
+    assert torch.cat(first + scored).unique(dim=0).shape == (12, 1, 8, 8)
+    assert [(f.name, f.value, f.error) for f in resumed] == [(f.name, f.value, f.error) for f in whole]
+    assert not (runs / "one/evaluation_unfinished.npz").exists()
+
+
+def test_what_was_interrupted_with_other_settings_begins_anew(runs):
+    settings = {"part": "likelihood", "options": {"k": 7}}
+    unfinished = Unfinished(runs / "one", settings)
+    unfinished["bound, k = 20"] = torch.zeros(3, dtype=torch.float64)
+    unfinished.write()
+    assert dict(Unfinished(runs / "one", settings))
+    assert not Unfinished(runs / "one", {**settings, "part": "annealing"})
+    evaluate(runs / "one", *QUICK)
+    bound = next(f for f in stored(runs / "one")["likelihood"][0]["figures"] if f["name"] == "likelihood/bound")
+    assert bound["value"] < -10
+
+
+def test_a_part_that_is_refused_does_not_stop_the_others(runs, capsys):
+    with pytest.raises(UserError, match=r"^samples: .* need at least 20 images, but there are 15$"):
+        evaluate(runs / "one", "parts=[samples,likelihood]", "likelihood.k=20", "limit=15")
+    assert list(stored(runs / "one")) == ["likelihood"]
+    assert "likelihood" in capsys.readouterr().out
 
 
 def test_the_table_says_what_figures_share_once_and_fits_80_columns(tmp_path, capsys):
@@ -271,7 +336,7 @@ def test_many_kinds_by_the_same_scores_are_one_table(tmp_path, capsys):
     ("override", "words"),
     [
         ("parts=[nonsense]", "parts must be some of .*likelihood.*, but there is nonsense"),
-        ("parts=[]", "but is empty"),
+        ("parts=[]", r"in brackets, but is \[\]"),
         ("split=nonsense", "split must be one of train, val, test"),
         ("limit=1", "limit must be null or a whole number of at least 2"),
         ("limit=many", "limit must be"),
@@ -279,6 +344,12 @@ def test_many_kinds_by_the_same_scores_are_one_table(tmp_path, capsys):
         ("likelihood.k=few", "likelihood.k must be a whole number"),
         ("likelihood.nonsense=1", "nonsense"),
         ("device=cuda:99", "device=cuda:99 is not there"),
+        ("device=null", "device must be auto, cpu"),
+        ("parts=5", "parts must be some of .*, in brackets, but is 5"),
+        ("parts=null", "but is None"),
+        ("seed=abc", "seed must be a whole number from 0"),
+        ("seed=null", "seed must be a whole number from 0"),
+        ("again=maybe", "again must be true or false, but is 'maybe'"),
         ("data_root=/", "has no root"),
     ],
 )
@@ -292,6 +363,12 @@ def test_mistakes_are_told_in_one_sentence(runs, override, words):
 def test_overrides_are_strings_one_by_one(runs):
     with pytest.raises(UserError, match=r"one by one, such as 'limit=100', but there is \['parts=\[likelihood\]'\]"):
         evaluate(runs / "one", ["parts=[likelihood]"])
+
+
+@pytest.mark.parametrize("run", [None, 5, [], [5]])
+def test_runs_are_named_by_strings(run):
+    with pytest.raises(UserError, match=r"run must be a run directory, a pattern of several, or a list|names no run"):
+        evaluate(run, *QUICK)
 
 
 def test_wrong_places_are_told(runs, tmp_path):

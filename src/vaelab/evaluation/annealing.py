@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from vaelab.checks import one_of, positive_int
 from vaelab.evaluation.base import Evaluation, Figure, Subject, mean_figure, no_figure
+from vaelab.evaluation.likelihood import bound_of
 from vaelab.metrics.annealed_importance import STARTS, annealed_weights, bidirectional_bounds, log_mean
-from vaelab.metrics.importance import images_at_once, importance_bound
+from vaelab.metrics.importance import images_at_once
 
 
 class Annealing(Evaluation):
@@ -62,23 +62,18 @@ class Annealing(Evaluation):
             "leapfrogs": self.leapfrogs,
             "start": self.start,
         }
-        x, y = subject.images(limit=min(self.limit, subject.limit or self.limit))
+        x, y = subject.images(self.limit)
         options = {**protocol, "progress": lambda b: subject.progress(b, "temperatures", len(b))}
         try:
-            log_weights = torch.cat(
-                [
-                    annealed_weights(model, part, labels, **options).cpu()
-                    for part, labels in subject.batches(x, y, size, "annealing")
-                ],
-                1,
-            )
-            gaps = torch.cat(
-                [
-                    (above - below).cpu()
-                    for _, labels in subject.batches(x[: self.simulated], y[: self.simulated], size, "both ways")
-                    for below, above in (bidirectional_bounds(model, len(labels), labels, **options),)
-                ]
-            )
+            log_weights = subject.each(
+                x, y, size, "annealing", lambda part, labels: annealed_weights(model, part, labels, **options).T
+            ).T
+
+            def gap(part: Tensor, labels: Tensor) -> Tensor:
+                below, above = bidirectional_bounds(model, len(part), labels, **options)
+                return above - below
+
+            gaps = subject.each(x[: self.simulated], y[: self.simulated], size, "both ways", gap)
         except ValueError as error:
             return [
                 no_figure(f"annealing/{name}", str(error)) for name in ("log_px", "effective_chains", "gain", "gap")
@@ -96,10 +91,7 @@ class Annealing(Evaluation):
         """Returns by how much annealing exceeds the k-sample bound of the same images."""
         name, size = "annealing/gain", images_at_once(self.k)
         try:
-            bounds = [
-                importance_bound(subject.model, part, labels, k=self.k)
-                for part, labels in subject.batches(x, y, size, f"bound, k = {self.k}")
-            ]
+            bounds = subject.each(x, y, size, *bound_of(subject.model, self.k))
         except ValueError as error:
             return no_figure(name, str(error))
-        return mean_figure(name, log_px - torch.cat(bounds), k=self.k, chains=self.chains, steps=self.steps)
+        return mean_figure(name, log_px - bounds, k=self.k, chains=self.chains, steps=self.steps)

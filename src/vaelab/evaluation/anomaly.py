@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -14,6 +16,7 @@ from vaelab.checks import positive_int
 from vaelab.data import Images
 from vaelab.data.sources import Source
 from vaelab.evaluation.base import Evaluation, Figure, Subject, no_figure
+from vaelab.evaluation.drawings import draw_table
 from vaelab.evaluation.images import given, in_support, levels, told, unknown_classes, value_range
 from vaelab.metrics.anomaly import auroc, average_precision
 from vaelab.metrics.compression import png_bits
@@ -57,12 +60,12 @@ class Anomaly(Evaluation):
 
     @torch.no_grad()
     def __call__(self, subject: Subject) -> list[Figure]:
-        """Returns `anomaly/KIND/SCORE/auroc` and `.../average_precision`.
+        """Returns `anomaly/KIND/SCORE/auroc` and `.../average_precision`, and saves `anomaly_auroc.png`.
 
         Raises:
             ValueError: if there are too few normal images, or those of `other` do not fit the model.
         """
-        x, y = subject.images(limit=len(subject.splits[subject.split]))
+        x, y = subject.splits[subject.split].batch(slice(None))
         unknown = unknown_classes(subject, y)
         normal = self._some(subject, x, y, torch.isin(y, torch.tensor(unknown), invert=True) if unknown else None)
         if len(normal[0]) < 2:
@@ -77,7 +80,12 @@ class Anomaly(Evaluation):
         if unknown and subject.model.condition.dim and not isinstance(subject.model, M2):
             why = "this model is told the class, which was never trained; leave its condition out"
             figures.append(no_figure("anomaly/classes", why))
-        elif unknown:
+        elif not unknown:
+            why = (
+                "all classes of this data were trained; data.without_classes=[9] leaves one out of the training images"
+            )
+            figures.append(no_figure("anomaly/classes", why))
+        else:
             found = {}
             for label in unknown:
                 part = self._some(subject, x, y, y == label)
@@ -90,6 +98,7 @@ class Anomaly(Evaluation):
         for kind, part in self._kinds(subject, normal):
             what = getattr(self.other, "name", self.other.origin) if kind == "other" and self.other else kind
             figures += compared(kind, self._scores(subject, *part, kind, reasons), anomalies=what)
+        draw(subject.folder / "anomaly_auroc.png", figures)
         return figures
 
     def _protocol(self, subject: Subject) -> dict[str, Any]:
@@ -199,11 +208,20 @@ def figures_of(
     return figures
 
 
+def draw(path: Path, figures: list[Figure]) -> None:
+    """Draws the AUROC of every score for every kind of anomalies."""
+    found = {tuple(figure.name.split("/")[1:3]): figure.value for figure in figures if figure.name.endswith("/auroc")}
+    kinds = list(dict.fromkeys(kind for kind, _ in found))
+    scores = [score for score in SCORES if any(score == other for _, other in found)]
+    values = np.array([[found.get((kind, score)) for score in scores] for kind in kinds], dtype=float)
+    draw_table(path, values, kinds, scores, "AUROC; 0.5 is chance")
+
+
 def mean_over_classes(figures: list[Figure], kinds: list[str], scores: list[str]) -> list[Figure]:
-    """Returns the mean AUROC over kinds of anomalies, with the standard error over them."""
+    """Returns the means of AUROC and average precision over kinds of anomalies, with the standard error over them."""
     means = []
-    for score in scores:
-        names = {f"anomaly/{kind}/{score}/auroc" for kind in kinds}
+    for score in (f"{score}/{name}" for score in scores for name in ("auroc", "average_precision")):
+        names = {f"anomaly/{kind}/{score}" for kind in kinds}
         chosen = [figure for figure in figures if figure.name in names]
         if not chosen:
             continue
@@ -212,5 +230,5 @@ def mean_over_classes(figures: list[Figure], kinds: list[str], scores: list[str]
         first, *others = (figure.protocol for figure in chosen)
         same = {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
         protocol = {**same, "anomalies": f"{len(values)} classes", "error": "over classes"}
-        means.append(Figure(f"anomaly/classes/{score}/auroc", float(values.mean()), error, "", protocol))
+        means.append(Figure(f"anomaly/classes/{score}", float(values.mean()), error, "", protocol))
     return means

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from vaelab.data import Images
 from vaelab.models import Model
+from vaelab.numerics import seeded
 
 Item = TypeVar("Item")
 
@@ -62,6 +64,7 @@ class Subject:
         folder: where pictures go.
         seed: of all noise.
         progress: shows how far a long loop is: (items, description, total) -> items.
+        unfinished: what `each` has of a loop so far, by its description.
     """
 
     model: Model
@@ -73,15 +76,20 @@ class Subject:
     folder: Path
     seed: int = 0
     progress: Callable[..., Iterator[Any]] = quietly
+    unfinished: MutableMapping[str, Tensor] = field(default_factory=dict)
 
-    def chosen(self, split: str | None = None, limit: int | None = None) -> Images:
-        """Returns a split, or a fixed random choice of at most `limit` of its images, in their order."""
-        images = self.splits[split or self.split]
-        return images.choice(limit or self.limit or len(images))
+    def chosen(self, limit: int | None = None) -> Images:
+        """Returns the split, or a fixed random choice of at most `limit` of its images, in their order."""
+        images = self.splits[self.split]
+        return images.choice(min(limit or len(images), self.limit or len(images)))
 
-    def images(self, split: str | None = None, limit: int | None = None) -> tuple[Tensor, Tensor]:
-        """Returns images (N, C, H, W) in their own range and labels (N,) of a split, at most `limit` of them."""
-        return self.chosen(split, limit).batch(slice(None))
+    def images(self, limit: int | None = None) -> tuple[Tensor, Tensor]:
+        """Returns images (N, C, H, W) in their own range and labels (N,) of the split, at most `limit` of them."""
+        return self.chosen(limit).batch(slice(None))
+
+    def training_images(self, number: int) -> Tensor:
+        """Returns a fixed random choice of at most `number` training images (N, C, H, W)."""
+        return self.splits["train"].choice(number).batch(slice(None))[0]
 
     def read(self, images: Images, size: int, description: str) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields batches of `size` images and labels as `batches` does, but reads only one at a time."""
@@ -95,6 +103,23 @@ class Subject:
         pairs = list(zip(x.split(size), y.split(size), strict=True))
         for part, labels in self.progress(pairs, description, len(pairs)):
             yield part.to(self.model.device, self.model.dtype), labels.to(self.model.device)
+
+    def each(
+        self, x: Tensor, y: Tensor, size: int, description: str, score: Callable[[Tensor, Tensor], Tensor]
+    ) -> Tensor:
+        """Returns score(images, labels) (B, ...) of all batches of `size` images, (N, ...), on the CPU.
+
+        Images that were scored before an interruption are not scored again. Every batch has random numbers of its own,
+        so that the interruption changes none.
+        """
+        found = [self.unfinished[description]] if description in self.unfinished else []
+        done = sum(map(len, found))
+        for part, labels in self.batches(x[done:], y[done:], size, description):
+            with seeded(zlib.crc32(f"{self.seed}/{done}".encode()), self.model.device):
+                found.append(score(part, labels).cpu())
+            done += len(part)
+            self.unfinished[description] = torch.cat(found)
+        return torch.cat(found)
 
 
 class Evaluation:

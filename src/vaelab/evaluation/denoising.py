@@ -62,8 +62,8 @@ class Denoising(Evaluation):
     @torch.no_grad()
     def __call__(self, subject: Subject) -> list[Figure]:
         """Returns `denoising/CORRUPTION/...` and saves `denoising_CORRUPTION.png`."""
-        x, y = subject.images(limit=min(self.images, subject.limit or self.images))
-        clean, _ = subject.images("train", self.tuning_images)
+        x, y = subject.images(self.images)
+        clean = subject.training_images(self.tuning_images)
         figures: list[Figure] = []
         for name, level in self.levels.items():
             if level:

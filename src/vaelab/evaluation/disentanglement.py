@@ -12,11 +12,14 @@ from torch import Tensor
 
 from vaelab.checks import positive_int
 from vaelab.evaluation.base import Evaluation, Figure, Subject, bootstrap_error, mean_figure, no_figure
+from vaelab.evaluation.drawings import draw_table
 from vaelab.evaluation.latents import binomial_error, codes
 from vaelab.metrics import disentanglement as metrics
 from vaelab.metrics.disentanglement import FixedFactor
 
+DRAWN = 50  # latent dimensions, at the most
 DCI_PARTS = 4  # disjoint parts of the images, for its standard error
+TOO_FEW = f"too few images for a standard error over {DCI_PARTS} parts of them; take more, for sprites by data.size"
 NAMES = (
     "mig",
     "dci_disentanglement",
@@ -70,9 +73,9 @@ class Disentanglement(Evaluation):
 
     @torch.no_grad()
     def __call__(self, subject: Subject) -> list[Figure]:
-        """Returns a figure for every score."""
+        """Returns a figure for every score, and saves `disentanglement.png`: what every dimension knows of a factor."""
         names = [f"disentanglement/{name}" for name in NAMES]
-        images = subject.chosen(limit=min(self.images, subject.limit or self.images))
+        images = subject.chosen(self.images)
         factors = {name: v.cpu().numpy() for name, v in images.factors.items() if len(v.unique()) > 1}
         if not factors:
             return [no_figure(name, "the factors of this data are not known; data=sprites has some") for name in names]
@@ -88,6 +91,14 @@ class Disentanglement(Evaluation):
         except ValueError as error:
             return [no_figure(name, str(error)) for name in names]
         protocol = {"images": len(z), "factors": " ".join(factors), "dimensions": z.shape[1]}
+        if z.shape[1] <= DRAWN:
+            draw_table(
+                subject.folder / "disentanglement.png",
+                metrics.shared_information(z, v, bins=self.bins),
+                [f"dimension_{j}" for j in range(z.shape[1])],
+                list(factors),
+                "share of a factor's entropy that a dimension holds",
+            )
         figures: list[Figure] = []
         scores = (self._mig, self._dci, self._sap, self._factor_vae, self._beta_vae, self._modularity)
         measured = {self._dci: names[1:4], self._mig: names[:1]}
@@ -120,6 +131,7 @@ class Disentanglement(Evaluation):
                     getattr(found, name),
                     error,
                     protocol={} if error is None else {"error": f"over {DCI_PARTS} parts of the images"},
+                    note=TOO_FEW if error is None else "",
                 )
                 for name, error in self._dci_errors(z, v, seed).items()
             ),

@@ -49,7 +49,7 @@ def value_range(subject: Subject) -> tuple[float, float]:
     """Returns the smallest and the largest value that images can have; of real values, what the training set has."""
     if subject.support != "real":
         return 0.0, 1.0
-    low, high = subject.images("train", 10_000)[0].aminmax()
+    low, high = subject.training_images(10_000).aminmax()
     return float(low), float(high)
 
 

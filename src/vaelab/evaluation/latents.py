@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import cast
 
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure as Drawing
-from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 from torch.distributions import Independent
 
 from vaelab.checks import at_least_zero, positive_int
 from vaelab.data import Images
 from vaelab.evaluation.base import Evaluation, Figure, Subject, bootstrap_error, mean_figure, no_figure
+from vaelab.evaluation.drawings import draw_bars
 from vaelab.metrics import probe_accuracy
 from vaelab.metrics.latents import active_units, aggregate_parts, mean_covariance
 from vaelab.models import M2, HierarchicalVAE, LadderVAE, Model
@@ -28,6 +26,7 @@ from vaelab.models.terms import Latent
 from vaelab.samplers.codes import Quantized
 
 ROWS = 500  # images encoded at once
+DRAWS = 2  # of z, so that the mean activity of lower groups can be told from their noise
 COLLAPSED = 0.1  # a group with no larger share of active units has collapsed
 REMEDY = (
     "free bits (objective=free_bits objective.free_nats=0.5), a slower warm-up (objective/schedule=linear "
@@ -90,7 +89,7 @@ class Latents(Evaluation):
     @torch.no_grad()
     def __call__(self, subject: Subject) -> list[Figure]:
         """Returns `latents/kl`, `latents/active_units`, the parts of the KL and the classifiers' accuracies."""
-        images = subject.chosen(limit=min(self.images, subject.limit or self.images))
+        images = subject.chosen(self.images)
         parts = (self._information, self._parts, own_classifier, self._probes)
         return [figure for part in parts for figure in part(subject, images)]
 
@@ -103,11 +102,13 @@ class Latents(Evaluation):
             figures.append(no_figure("latents/kl", "a deterministic code has no density, and no KL"))
         else:
             total = sum((group.kl for group in found), torch.zeros(()))
-            figures.append(mean_figure("latents/kl", total))
-            figures += [mean_figure(f"latents/kl/{g.name[:-1]}", g.kl) for g in found if g.name]
-            if any(group.kl_per_dim is not None for group in found):
-                write_table(subject.folder / "latents.csv", found, self.threshold)
-                draw_bars(subject.folder / "latents_kl.png", found)
+            figures.append(mean_figure("latents/kl", total, draws=DRAWS))
+            figures += [mean_figure(f"latents/kl/{g.name[:-1]}", g.kl, draws=DRAWS) for g in found if g.name]
+            if per_dim := {g.name: mean_and_error(g.kl_per_dim) for g in found if g.kl_per_dim is not None}:
+                protocol = {"images": len(images), **subject.protocol}
+                write_table(subject.folder / "latents.csv", found, self.threshold, protocol)
+                panels = {name.replace("_", " ").replace("/", ": "): bars for name, bars in per_dim.items()}
+                draw_bars(subject.folder / "latents_kl.png", panels)
         for group in found:
             if group.activity is not None:
                 figures.append(self._active(group, len(images)))
@@ -219,7 +220,7 @@ def groups(subject: Subject, images: Images) -> tuple[list[Group], bool]:
     means: list[list[Tensor | None]] = []
     is_bound, quantized = True, False
     for x, y in subject.read(images, ROWS, "latents"):
-        terms = model(x, y, num_samples=2)
+        terms = model(x, y, num_samples=DRAWS)
         is_bound = terms.is_bound
         quantized = isinstance(terms.latents[0].q, Quantized)
         kl.append([latent.kl.mean(0).cpu() for latent in terms.latents])
@@ -333,37 +334,23 @@ def binomial_error(share: float, number: int) -> float:
     return math.sqrt(share * (1 - share) / number)
 
 
-def write_table(path: Path, found: Sequence[Group], threshold: float) -> None:
-    """Writes the KL of every dimension with its standard error and, of latent vectors, the unit's activity."""
+def mean_and_error(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the mean over images of values (N, D), and its standard error, (D,) each."""
+    values = values.double()
+    return values.mean(0), values.std(0) / math.sqrt(len(values))
+
+
+def write_table(path: Path, found: Sequence[Group], threshold: float, protocol: Mapping[str, object]) -> None:
+    """Writes the KL of every dimension with its standard error, of latent vectors the unit's activity, and what of."""
     with path.open("w", newline="") as file:
         table = csv.writer(file)
-        table.writerow(("group", "dimension", "kl", "kl_standard_error", "activity", "active"))
+        table.writerow(("group", "dimension", "kl", "kl_standard_error", "activity", "active", *protocol))
         for i, group in enumerate(found, 1):
             if group.kl_per_dim is None:
                 continue
-            kl = group.kl_per_dim.double()
-            error = kl.std(0) / math.sqrt(len(kl))
-            units = group.activity if group.activity is not None and len(group.activity) == kl.shape[1] else None
-            for j, (mean, deviation) in enumerate(zip(kl.mean(0).tolist(), error.tolist(), strict=True)):
+            kl, error = mean_and_error(group.kl_per_dim)
+            units = group.activity if group.activity is not None and len(group.activity) == len(kl) else None
+            for j, (mean, deviation) in enumerate(zip(kl.tolist(), error.tolist(), strict=True)):
                 activity = "" if units is None else units[j].item()
                 active = "" if units is None else int(units[j] > threshold)
-                table.writerow((i, j, mean, deviation, activity, active))
-
-
-def draw_bars(path: Path, found: Sequence[Group]) -> None:
-    """Draws the KL of every dimension with its standard error, largest first, a panel for each group."""
-    shown = [group for group in found if group.kl_per_dim is not None]
-    drawing = Drawing(figsize=(7, 3 * len(shown) + 0.5), dpi=100)
-    for axes, group in zip(drawing.subplots(len(shown), squeeze=False)[:, 0], shown, strict=True):
-        assert group.kl_per_dim is not None
-        mean = group.kl_per_dim.double().mean(0)
-        order = mean.argsort(descending=True)
-        error = group.kl_per_dim.double().std(0) / math.sqrt(len(group.kl_per_dim))
-        axes.bar(range(1, len(mean) + 1), mean[order].numpy(), yerr=error[order].numpy(), error_kw={"lw": 0.8})
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        title = f"KL by dimension, {mean.sum():.2f} nats in all"
-        axes.set(
-            xlabel="dimension, by rank", ylabel="KL (nats)", title=f"{group.name} {title}".replace("/", ":").strip()
-        )
-    drawing.tight_layout()
-    FigureCanvasAgg(drawing).print_png(str(path))
+                table.writerow((i, j, mean, deviation, activity, active, *protocol.values()))

@@ -15,7 +15,7 @@ from vaelab.metrics.compression import png_bits, raw_bits, zlib_bits, zlib_bits_
 from vaelab.metrics.reconstruction import psnr, squared_error, ssim, ssim_window
 
 COLUMNS = 12
-BITS = ("bits", "of_raw", "of_png")
+BITS = ("bits", "of_raw", "of_png", "of_zlib")
 
 
 class Reconstruction(Evaluation):
@@ -40,7 +40,7 @@ class Reconstruction(Evaluation):
     @torch.no_grad()
     def __call__(self, subject: Subject) -> list[Figure]:
         """Returns `reconstruction/...` and `compression/...`, and saves `reconstruction.png`."""
-        x, y = subject.images(limit=self.images)
+        x, y = subject.images(self.images)
         return [*self._fidelity(subject, x, y), self._at_mean(subject, x, y), *self._code_length(subject, x, y)]
 
     def _fidelity(self, subject: Subject, x: Tensor, y: Tensor) -> list[Figure]:
@@ -103,9 +103,11 @@ class Reconstruction(Evaluation):
         figures.append(mean_figure("compression/bits", bits, unit="bits", **protocol))
         grey = levels(subject)
         if grey is None or grey > 256:
-            return [*figures, *(no_figure(f"compression/{name}", _NO_LEVELS) for name in BITS[1:])]
+            none = (no_figure(f"compression/{name}", _NO_LEVELS) for name in BITS[1:])
+            return [*figures, *none, *self._others(subject, x)]
         figures.append(mean_figure("compression/of_raw", bits / raw_bits(model.x_shape, grey), unit="", **protocol))
         figures.append(ratio_figure("compression/of_png", bits, png_bits(x, levels=grey), **protocol))
+        figures.append(ratio_figure("compression/of_zlib", bits, zlib_bits(x, levels=grey), **protocol))
         return [*figures, *self._others(subject, x)]
 
     def _others(self, subject: Subject, x: Tensor) -> list[Figure]:

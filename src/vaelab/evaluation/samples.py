@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from vaelab.checks import one_of, positive_int
+from vaelab.data import Images
 from vaelab.evaluation.base import Evaluation, Figure, Subject, bootstrap_error, mean_figure, no_figure
+from vaelab.evaluation.drawings import draw_shares
 from vaelab.evaluation.images import given, save_rows, unknown_classes, value_range
 from vaelab.metrics.anomaly import auroc
 from vaelab.metrics.features import FeatureNetwork, feature_network
@@ -27,6 +29,7 @@ from vaelab.metrics.samples import (
 from vaelab.models import M2
 
 COLUMNS = 12
+ROWS = 10_000  # training images that are compared at once
 X = ("auto", "drawn", "mean")
 FEATURES = ("own", "inception")
 
@@ -80,7 +83,9 @@ class Samples(Evaluation):
 
     @torch.no_grad()
     def __call__(self, subject: Subject) -> list[Figure]:
-        """Returns `samples/...` and saves `samples_nearest.png`: samples above their nearest training images.
+        """Returns `samples/...` and saves `samples_nearest.png`, samples above their nearest training images.
+
+        Saves `samples_classes.png`, too: how many are of each class.
 
         Raises:
             ValueError: if there are too few images, or they are those of the training set.
@@ -89,7 +94,7 @@ class Samples(Evaluation):
             raise ValueError("samples are compared with images that were not trained on; choose split=test or val")
         inception = InceptionFeatures(subject.model.device) if self.features == "inception" else None
         test, test_y = self._real(subject)
-        train, train_y = subject.images("train", len(subject.splits["train"]))
+        train = subject.splits["train"]
         number = min(len(test), len(train))
         least = max(2 * self.subsets, self.k + 1)
         if number < least:
@@ -102,13 +107,13 @@ class Samples(Evaluation):
         some, spare = order[-number:], len(train) - number
         learned = order[: min(self.training_images, spare if spare >= number else len(train))]
         try:
-            samples, how = self._drawn(subject, train_y[some])
+            floor, labels = train.batch(some)
+            samples, how = self._drawn(subject, labels)
         except (ValueError, NotImplementedError) as error:
             return [no_figure("samples", str(error))]
         with torch.enable_grad():
             network, key = feature_network(
-                train[learned],
-                train_y[learned],
+                *train.batch(learned),
                 steps=self.steps,
                 device=subject.model.device,
                 folder=subject.folder if self.cache is None else Path(self.cache),
@@ -121,16 +126,16 @@ class Samples(Evaluation):
             return (features if inception is None else inception.embed((images - low) / (high - low))), logits
 
         protocol = {"x": how, "features": key if inception is None else "torchvision inception", **given(subject.model)}
-        read = {"": read_by(samples), "_floor": read_by(train[some])}
+        read = {"": read_by(samples), "_floor": read_by(floor)}
         real, real_logits = read_by(test)
         figures = [figure for end, (z, _) in read.items() for figure in self._distances(end, real, z, protocol)]
         scores = {end: logits for end, (_, logits) in read.items()}
-        figures += self._classes(scores, real_logits, test_y, network, protocol)
+        figures += self._classes(scores, real_logits, test_y, network, subject.folder, protocol)
         return [*figures, *self._neighbours(subject, samples, test, train, {"x": how, **given(subject.model)})]
 
     def _real(self, subject: Subject) -> tuple[Tensor, Tensor]:
         """Returns the images that samples are compared with, none of a class that the run was not trained on."""
-        x, y = subject.images(limit=min(self.images, subject.limit or self.images))
+        x, y = subject.images(self.images)
         unknown = unknown_classes(subject, y)
         known = torch.isin(y, torch.tensor(unknown), invert=True) if unknown else torch.ones(len(x), dtype=torch.bool)
         return x[known], y[known]
@@ -170,6 +175,7 @@ class Samples(Evaluation):
         real: Tensor,
         labels: Tensor,
         network: FeatureNetwork,
+        folder: Path,
         protocol: dict[str, Any],
     ) -> list[Figure]:
         """Returns how many samples are of each class, as the feature network sees it, and how diverse they are."""
@@ -194,6 +200,11 @@ class Samples(Evaluation):
                 Figure(f"samples/entropy{end}", value, error, "nats", shared),
                 Figure(f"samples/class_distance{end}", whole, spread, "", shared),
             ]
+        shares = {
+            name: class_shares(logits.argmax(1), classes)
+            for name, logits in (("samples", scores[""]), ("training images", scores["_floor"]), ("test images", real))
+        }
+        draw_shares(folder / "samples_classes.png", shares, "class, as the feature network sees it")
         guesses = scores[""].argmax(1)
         for label in range(classes):
             figures.append(
@@ -202,14 +213,14 @@ class Samples(Evaluation):
         return figures
 
     def _neighbours(
-        self, subject: Subject, samples: Tensor, test: Tensor, train: Tensor, protocol: dict[str, Any]
+        self, subject: Subject, samples: Tensor, test: Tensor, train: Images, protocol: dict[str, Any]
     ) -> list[Figure]:
         """Returns how far samples and test images are from the training images, in pixels, and draws the nearest."""
         samples, test = samples[: self.neighbours], shuffled(test)[: self.neighbours]
-        (near, index), (floor, _) = nearest(samples, train), nearest(test, train)
+        (near, index), (floor, _) = self._nearest(subject, [samples, test], train)
         save_rows(
             subject.folder / "samples_nearest.png",
-            in_pairs(samples[: 3 * COLUMNS], train[index[: 3 * COLUMNS]]),
+            in_pairs(samples[: 3 * COLUMNS], train.batch(index[: 3 * COLUMNS])[0]),
             value_range(subject),
         )
         shared = {**protocol, "among": f"{len(train)} training images", "distance": "Euclidean, in pixels"}
@@ -229,6 +240,17 @@ class Samples(Evaluation):
                 else "",
             ),
         ]
+
+    def _nearest(self, subject: Subject, sets: list[Tensor], train: Images) -> list[tuple[Tensor, Tensor]]:
+        """Returns the distance of every image to the nearest training image, and its number, for each set of images."""
+        best = [(torch.full((len(x),), torch.inf, dtype=torch.float64), torch.zeros(len(x)).long()) for x in sets]
+        starts = range(0, len(train), ROWS)
+        for start in subject.progress(starts, "nearest training images", len(starts)):
+            some, _ = train.batch(slice(start, start + ROWS))
+            for i, (x, (least, index)) in enumerate(zip(sets, best, strict=True)):
+                distance, number = nearest(x, some)
+                best[i] = torch.minimum(least, distance), torch.where(distance < least, number + start, index)
+        return best
 
 
 def shuffled(x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -249,6 +250,11 @@ def build_trainer(cfg: DictConfig, directory: Path, callbacks: list[Callback]) -
         if "accelerator" in text.lower() or "backend" in text.lower() or "device" in text.lower():
             text += "; trainer.accelerator=auto takes what this machine has, trainer.accelerator=cpu works everywhere"
         raise refusal(ValueError(text), cfg.trainer, "trainer") from error
+    cores = os.cpu_count() or 1
+    if trainer.strategy.root_device.type == "cpu" and trainer.num_devices > cores:
+        raise UserError(
+            f"trainer.devices={cfg.trainer.devices} are more processes than this machine has cores, {cores}"
+        )
     mixed = isinstance(trainer.precision_plugin, MixedPrecision)
     if mixed and cfg.trainer.gradient_clip_val and cfg.optimizer.get("fused"):
         raise UserError("a fused optimizer cannot clip gradients in mixed precision; add optimizer.fused=false")

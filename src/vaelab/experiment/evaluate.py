@@ -16,7 +16,7 @@ from typing import Literal, TypeVar
 
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
@@ -27,8 +27,8 @@ from vaelab.evaluation import Evaluation, Figure, Subject
 from vaelab.experiment.files import BEST, HYDRA_CONFIG
 from vaelab.experiment.instantiate import build
 from vaelab.experiment.load import find_checkpoint, load, read_checkpoint
-from vaelab.experiment.report import flat
-from vaelab.experiment.results import RESULTS, Results
+from vaelab.experiment.report import to_hparams
+from vaelab.experiment.results import RESULTS, Results, Unfinished
 from vaelab.locations import CONF
 from vaelab.numerics import seeded
 
@@ -47,13 +47,8 @@ def evaluate(cfg: DictConfig) -> dict[str, list[Figure]]:
     Raises:
         UserError: if there is no such run, or the configuration makes no sense.
     """
+    check_toplevel(cfg)
     parts = chosen(cfg)
-    if cfg.split not in SPLITS:
-        raise UserError(f"split must be one of {', '.join(SPLITS)}, but is {cfg.split!r}")
-    if cfg.limit is not None and (isinstance(cfg.limit, bool) or not isinstance(cfg.limit, int) or cfg.limit < 2):
-        raise UserError(f"limit must be null or a whole number of at least 2 images, but is {cfg.limit!r}")
-    if not isinstance(cfg.compile, bool):
-        raise UserError(f"compile must be true or false, but is {cfg.compile!r}")
     found: dict[str, list[Figure]] = {}
     runs, refused = directories([cfg.run] if isinstance(cfg.run, str) else list(cfg.run)), []
     for directory in runs:
@@ -64,10 +59,32 @@ def evaluate(cfg: DictConfig) -> dict[str, list[Figure]]:
                 raise
             refused.append(str(directory))
             print(f"{directory}: {error}", file=sys.stderr)  # the others go on
+    print_differences(found)
     if refused:
         raise UserError(f"{len(refused)} of {len(runs)} runs could not be evaluated: {', '.join(refused)}")
-    print_differences(found)
     return found
+
+
+def check_toplevel(cfg: DictConfig) -> None:
+    """Checks the entries that belong to no part.
+
+    Raises:
+        UserError: for one that is not allowed.
+    """
+    named = [cfg.run] if isinstance(cfg.run, str) else cfg.run
+    if not isinstance(named, ListConfig | list) or not named or not all(isinstance(run, str) for run in named):
+        raise UserError(f"run must be a run directory, a pattern of several, or a list of those, but is {cfg.run!r}")
+    if cfg.split not in SPLITS:
+        raise UserError(f"split must be one of {', '.join(SPLITS)}, but is {cfg.split!r}")
+    if cfg.limit is not None and (isinstance(cfg.limit, bool) or not isinstance(cfg.limit, int) or cfg.limit < 2):
+        raise UserError(f"limit must be null or a whole number of at least 2 images, but is {cfg.limit!r}")
+    if isinstance(cfg.seed, bool) or not isinstance(cfg.seed, int) or not 0 <= cfg.seed < 2**31:
+        raise UserError(f"seed must be a whole number from 0 to 2^31 - 1, but is {cfg.seed!r}")
+    for name in ("compile", "again"):
+        if not isinstance(cfg[name], bool):
+            raise UserError(f"{name} must be true or false, but is {cfg[name]!r}")
+    if not isinstance(cfg.device, str):
+        raise UserError(f"device must be auto, cpu, cuda, cuda:1 or mps, but is {cfg.device!r}")
 
 
 def chosen(cfg: DictConfig) -> dict[str, Evaluation]:
@@ -77,9 +94,9 @@ def chosen(cfg: DictConfig) -> dict[str, Evaluation]:
         UserError: for a part that does not exist, or an entry that it does not take.
     """
     known = [str(name) for name, node in cfg.items() if isinstance(node, DictConfig) and "_target_" in node]
-    wanted = [cfg.parts] if isinstance(cfg.parts, str) else list(cfg.parts)
-    if not wanted:
-        raise UserError(f"parts must be some of {', '.join(known)}, but is empty")
+    wanted = [cfg.parts] if isinstance(cfg.parts, str) else cfg.parts
+    if not isinstance(wanted, ListConfig | list) or not wanted:
+        raise UserError(f"parts must be some of {', '.join(known)}, in brackets, but is {cfg.parts!r}")
     if unknown := [name for name in wanted if name not in known]:
         raise UserError(f"parts must be some of {', '.join(known)}, but there is {', '.join(map(str, unknown))}")
     return {name: build(with_other_data(cfg[name], name, cfg.data_root), name) for name in wanted}
@@ -130,7 +147,9 @@ def evaluate_run(path: Path, parts: dict[str, Evaluation], cfg: DictConfig) -> l
     file, folder = find_checkpoint(path, BEST.name), folder_of(path)
     results, start = Results(folder), time.time()
     subject = subject_of(file, folder, cfg)
+    data = zlib.crc32(subject.images()[0].cpu().numpy().tobytes())
     figures: list[Figure] = []
+    refused: list[str] = []
     for name, part in parts.items():
         settings = {
             "options": OmegaConf.to_container(cfg[name], resolve=True),
@@ -139,18 +158,27 @@ def evaluate_run(path: Path, parts: dict[str, Evaluation], cfg: DictConfig) -> l
         }
         found = None if cfg.again else results.find(name, settings)
         if found is None:
-            before = time.perf_counter()
-            with seeded(cfg.seed, subject.model.device):
-                try:
-                    found = [with_protocol(figure, subject) for figure in part(subject)]
-                except ValueError as error:
-                    raise UserError(f"{name}: {in_words_of_this_command(error)}") from error
+            before, unfinished = time.perf_counter(), Unfinished(folder, {"part": name, **settings})
+            try:
+                with seeded(cfg.seed, subject.model.device):
+                    measured = part(replace(subject, unfinished=unfinished))
+            except ValueError as error:
+                refused.append(f"{name}: {in_words_of_this_command(error)}")
+                continue  # with the other parts
+            except BaseException:
+                unfinished.write()
+                raise
+            found = [replace(f, protocol={**subject.protocol, **f.protocol}, data=data) for f in measured]
             # After every part: what is done stays done.
             results.add(name, settings, round(time.perf_counter() - before, 3), found)
+            unfinished.drop()
         figures += found
-    print_figures(figures, f"{folder} ({file.name})" if file.name != BEST.name else str(folder))
-    print_files(folder, since=start)
-    to_tensorboard(file, folder, figures)
+    if figures:
+        print_figures(figures, f"{folder} ({file.name})" if file.name != BEST.name else str(folder))
+        print_files(folder, since=start)
+        to_tensorboard(file, folder, figures)
+    if refused:
+        raise UserError("; ".join(refused))
     return figures
 
 
@@ -220,12 +248,6 @@ def checksum(file: Path) -> str:
     """Returns what changes when a checkpoint is written anew."""
     stat = file.stat()
     return f"{file.name} {stat.st_size} {int(stat.st_mtime)}"
-
-
-def with_protocol(figure: Figure, subject: Subject) -> Figure:
-    """Adds to a figure what all of them depend on."""
-    data = zlib.crc32(subject.images()[0].cpu().numpy().tobytes())
-    return replace(figure, protocol={**subject.protocol, **figure.protocol}, data=data)
 
 
 def bar(items: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
@@ -366,5 +388,5 @@ def to_tensorboard(file: Path, folder: Path, figures: list[Figure]) -> None:
     assert isinstance(config, DictConfig)
     logger = TensorBoardLogger(save_dir=str(folder), name="tensorboard", version="")
     values = {f"evaluation/{figure.name}": figure.value for figure in figures if figure.value is not None}
-    logger.log_hyperparams(flat(config), values)
+    to_hparams(logger, config, values)
     logger.finalize("success")

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
+from torch.utils.tensorboard.summary import hparams
 
 from vaelab.experiment.assemble import Parts
 from vaelab.experiment.files import command
@@ -68,6 +70,20 @@ def print_summary(
     console.print(f"pictures  {', '.join(p.name for p in pictures)}")
     console.print(f"watch     tensorboard --logdir {directory}")
     console.print(f"go on     {command()} resume={directory} trainer.max_epochs={2 * int(metrics['epochs'])}")
+
+
+def to_hparams(logger: TensorBoardLogger, cfg: DictConfig, figures: Mapping[str, float]) -> None:
+    """Shows a run in TensorBoard's HPARAMS view, with these figures and all of its scalars.
+
+    Lightning's `log_hyperparams` would fix the figures once and for all: those that another command, or another run
+    below the same directory, adds later were never shown.
+    """
+    logger.hparams = flat(cfg)
+    _, start, end = hparams(logger.hparams, {})
+    writer = logger.experiment._get_file_writer()
+    writer.add_summary(start)
+    writer.add_summary(end)
+    logger.log_metrics(dict(figures), 0)
 
 
 def flat(cfg: DictConfig) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -19,6 +20,8 @@ from vaelab.experiment.files import write_json
 
 RESULTS = "evaluation.json"
 VALUES = "evaluation_values.npz"
+UNFINISHED = "evaluation_unfinished.npz"
+WRITTEN_EVERY = 10.0  # seconds
 
 
 class Results:
@@ -60,14 +63,46 @@ class Results:
         self.values |= {key(figure, settings): figure.values.numpy() for figure in figures if figure.values is not None}
         known = {key(figure, e["settings"]) for es in self.entries.values() for e in es for figure in e["figures"]}
         self.values = {name: values for name, values in self.values.items() if name in known}
-        draft = self.archive.with_suffix(".part.npz")
-        np.savez_compressed(draft, **self.values)  # type: ignore[arg-type]
-        draft.replace(self.archive)
+        write_arrays(self.archive, self.values)
         write_json(self.file, self.entries)
 
     def _with_values(self, figure: Figure, settings: Mapping[str, Any]) -> Figure:
         values = self.values.get(key(figure, settings))
         return figure if values is None else replace(figure, values=torch.from_numpy(values))
+
+
+class Unfinished(dict[str, torch.Tensor]):
+    """Values of the images that a part of the evaluation has come to, kept for when it is interrupted.
+
+    They are written to a file now and then; one of a part with other settings is not read, and lost.
+
+    Args:
+        folder: of the run.
+        settings: of the part.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        self.file, self.settings = folder / UNFINISHED, json.dumps(settings, sort_keys=True)
+        self.written = time.monotonic()
+        found = read_values(self.file)
+        same = str(found.pop("settings", "")) == self.settings
+        super().__init__({name: torch.from_numpy(values) for name, values in found.items()} if same else {})
+
+    def __setitem__(self, name: str, values: torch.Tensor) -> None:
+        """Keeps the values of a loop, and writes the file if that was long ago."""
+        super().__setitem__(name, values)
+        if time.monotonic() - self.written > WRITTEN_EVERY:
+            self.write()
+
+    def write(self) -> None:
+        """Writes the file, unless there is nothing to keep."""
+        if self:
+            write_arrays(self.file, {"settings": np.array(self.settings), **{k: v.numpy() for k, v in self.items()}})
+            self.written = time.monotonic()
+
+    def drop(self) -> None:
+        """Removes the file: the part is finished."""
+        self.file.unlink(missing_ok=True)
 
 
 def key(figure: Figure | Mapping[str, Any], settings: Mapping[str, Any]) -> str:
@@ -113,3 +148,10 @@ def read_values(file: Path) -> dict[str, np.ndarray]:
             return dict(found)
     except (OSError, ValueError, BadZipFile):
         return {}
+
+
+def write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes an archive that is either as it was or whole."""
+    draft = file.with_suffix(".part.npz")
+    np.savez_compressed(draft, **arrays)  # type: ignore[arg-type]
+    draft.replace(file)

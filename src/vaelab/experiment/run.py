@@ -21,7 +21,7 @@ from vaelab.experiment.files import BEST, LAST, command, write_config, write_jso
 from vaelab.experiment.initialize import initialized, start_from
 from vaelab.experiment.load import find_checkpoint, read_checkpoint
 from vaelab.experiment.refit import keep_all_but_prior, keep_weights, refitted
-from vaelab.experiment.report import flat, print_start, print_summary
+from vaelab.experiment.report import flat, print_start, print_summary, to_hparams
 from vaelab.experiment.resume import resumed
 from vaelab.likelihoods import bits_per_dim
 from vaelab.training import Interrupted, LossNotFinite
@@ -126,7 +126,7 @@ def finish(cfg: DictConfig, parts: Parts, directory: Path) -> float:
         if isinstance(logger, TensorBoardLogger):
             names = dict.fromkeys((cfg.monitor, "val/elbo", "test/elbo"))
             chosen = {f"best/{name.replace('/', '_')}": figures[name] for name in names if name in figures}
-            logger.log_hyperparams(flat(cfg), chosen)
+            to_hparams(logger, cfg, chosen)
         elif not isinstance(logger, CSVLogger):
             logger.log_hyperparams(flat(cfg))
         logger.finalize("success")

@@ -54,6 +54,16 @@ def mutual_information(codes: Array, factors: Array, *, bins: int = 20) -> Array
     return np.array([[_information(cell, value) for value in factors.T] for cell in cells.T])
 
 
+def shared_information(codes: Array, factors: Array, *, bins: int = 20) -> Array:
+    """Returns the share of every factor's entropy that a dimension knows, I(z_j; v_k) / H(v_k) from 0 to 1, (D, F).
+
+    Raises:
+        ValueError: as `mutual_information` does.
+    """
+    information = mutual_information(codes, factors, bins=bins)
+    return information / [_information(v, v) for v in np.asarray(factors).T]
+
+
 def mig(codes: Array, factors: Array, *, bins: int = 20) -> float:
     """Returns the mutual information gap, (1/F) sum_k (I(z_j*; v_k) - max_j!=j* I(z_j; v_k)) / H(v_k), from 0 to 1.
 
@@ -63,8 +73,8 @@ def mig(codes: Array, factors: Array, *, bins: int = 20) -> float:
         ValueError: as `mutual_information` does, or for a single dimension.
     """
     codes, factors = check(codes, factors, dims=2)
-    second, first = np.sort(mutual_information(codes, factors, bins=bins), 0)[-2:]
-    return float(np.mean((first - second) / [_information(v, v) for v in factors.T]))
+    second, first = np.sort(shared_information(codes, factors, bins=bins), 0)[-2:]
+    return float(np.mean(first - second))
 
 
 def modularity(codes: Array, factors: Array, *, bins: int = 20) -> float:

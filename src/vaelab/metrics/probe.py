@@ -23,8 +23,8 @@ def probe_accuracy(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], *,
         classifier: logistic_regression, svm or knn.
 
     Raises:
-        ValueError: for another classifier, vectors that do not fit or are not finite, training vectors of one class
-            only, or fewer of them than neighbours.
+        ValueError: for another classifier, vectors that do not fit, are not finite or all the same, training vectors of
+            one class only, or fewer of them than neighbours.
     """
     # Imported here, because it takes a second.
     from sklearn.linear_model import LogisticRegression
@@ -53,5 +53,7 @@ def _check(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> None:
             )
         if not z.isfinite().all():
             raise ValueError("vectors must be finite, but some are NaN or infinite; train the encoder anew")
+    if (train[0] == train[0][:1]).all():
+        raise ValueError("all vectors are the same, so that no class can be read off them; has it collapsed?")
     if len(train[1].unique()) < 2:
         raise ValueError("a classifier needs training vectors of at least two classes, but all are of one; take others")
