@@ -120,33 +120,49 @@ def composed(*overrides: str) -> DictConfig:
         cfg = compose("train", overrides=["data=digits", *overrides])
     if not any(override.startswith("method=") for override in overrides):
         cfg.model.latent_dim = 20  # every sampler can take it
-        shrink(cfg.model), shrink(cfg.objective)
+        shrink(cfg)
+    return cfg
+
+
+@cache
+def option_of(override: str) -> DictConfig:
+    """Composes an option of a group alone, which is several times as fast as the whole configuration with it."""
+    if override.startswith("network="):  # two options
+        return composed(override)
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        cfg = compose(override.replace("=", "/"))
+    shrink(cfg)
     return cfg
 
 
 def joined(overrides: tuple[str, ...]) -> DictConfig:
     """Composes options of different groups: as Hydra does, but from options composed once (40 times as fast)."""
     base = composed()
-    cfg = OmegaConf.create({"derived": base.derived, "trainer": base.trainer, "optimizer": base.optimizer})
-    cfg.update(lr_schedule=base.lr_schedule, monitor=base.monitor, data=base.data, refit=None, compile=False, seed=0)
-    cfg.model, cfg.objective = base.model, base.objective
+    model, objective = dict(base.model.items_ex(resolve=False)), base.objective
+    values = []
     for override in overrides:
         key, value = override.split("=", 1)
         if "." in key:
-            OmegaConf.update(cfg, key, yaml.safe_load(value), force_add=False)
+            values.append((key, yaml.safe_load(value)))
         elif key == "network":
-            cfg.model.encoder, cfg.model.decoder = composed(override).model.encoder, composed(override).model.decoder
+            model |= {part: option_of(override).model[part] for part in ("encoder", "decoder")}
         elif key == "objective":
-            cfg.objective = composed(override).objective
+            objective = option_of(override).objective
         else:
             part = key.split("/")[1]
-            cfg.model[part] = composed(override).model[part]
+            model[part] = option_of(override).model[part]
+    kept = {key: base[key] for key in ("derived", "trainer", "monitor", "data", "refit")}
+    cfg = OmegaConf.create({**kept, "objective": objective, "model": model})
+    for key, value in values:
+        OmegaConf.update(cfg, key, value, force_add=False)
     return cfg
 
 
 def shrink(node: Any) -> None:
     if isinstance(node, DictConfig):
         for key in list(node):
+            if OmegaConf.is_interpolation(node, key):
+                continue
             if key in SMALL and node[key] is not None and type(node[key]) is not bool:
                 small = OmegaConf.create({"v": SMALL[key]}).v
                 if isinstance(node[key], int) == isinstance(small, int):

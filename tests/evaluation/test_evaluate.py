@@ -317,19 +317,20 @@ def test_many_kinds_by_the_same_scores_are_one_table(tmp_path, capsys):
         ]
 
     note = Figure("anomaly/bound", None, note="it does not apply")
-    print_figures(
-        [note, *figures("class_1", 0.9), *figures("noise", 0.5), *figures("masking", 1, few=3)], str(tmp_path)
-    )
+    kinds = [*figures("class_1", 0.9), *figures("noise", 0.5), *figures("inverted", 1), *figures("masking", 1, few=3)]
+    print_figures([note, *kinds], str(tmp_path))
     lines = capsys.readouterr().out.splitlines()[1:]
     assert [line.split("  ")[0] for line in lines if not line.startswith(" ")] == [
-        "anomaly auroc",
-        "anomaly average_precision",
+        "anomaly auroc in %",
+        "anomaly average_precision in %",
     ]
     rows = [line.split() for line in lines]
-    assert rows.count(["class_1", "0.900", "±", "0.010", "0.900", "±", "0.010"]) == 2
-    assert rows.count(["masking", "1.000", "±", "0.010", "1.000", "±", "0.010", "few", "3"]) == 2
+    assert rows.count(["class_1", "90.0", "±", "1.0", "90.0", "±", "1.0"]) == 2
+    assert rows.count(["masking", "100.0", "±", "1.0", "100.0", "±", "1.0"]) == 2
+    assert lines.count("  masking: few 3") == 2
     assert "  bound: it does not apply" in lines
-    assert len(lines) == 11
+    assert len(lines) == 15
+    assert max(map(len, lines)) <= 80
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ from vaelab.numerics import seeded
 COMPARED = ("likelihood/elbo", "likelihood/bound")
 OWN_DATA = ("arrays", "image_folder", "latents")  # data sets that are nothing without a place
 SPLITS = ("train", "val", "test")
+MANY = 3  # kinds, above which their scores are printed as a table
 Item = TypeVar("Item")
 
 
@@ -278,7 +279,7 @@ def print_figures(figures: list[Figure], title: str) -> None:
                 grids.setdefault(figure.name.rpartition("/")[2], []).append(figure)
         for name, cells in grids.items():
             kinds, scores = (len({cell.name.split("/")[i] for cell in cells}) for i in (1, 2))
-            if kinds > scores > 1:
+            if kinds > MANY and scores > 1:
                 print_grid(console, f"{part} {name}", cells)
                 measured = [figure for figure in measured if figure not in cells]
         for head, rows in groupby(measured, key=heading):
@@ -305,28 +306,31 @@ def print_rows(console: Console, head: str, figures: list[Figure]) -> None:
 
 
 def print_grid(console: Console, head: str, cells: list[Figure]) -> None:
-    """Prints PART/KIND/SCORE/... with a line for every kind and a column for every score."""
+    """Prints shares PART/KIND/SCORE/... in per cent, with a line for every kind and a column for every score."""
     shared = in_common(cells)
-    console.print(f"{head}  {', '.join(shared)}".rstrip(), style="bold")
+    console.print(f"{head} in %  {', '.join(shared)}".rstrip(), style="bold")
     kinds, scores = (list(dict.fromkeys(cell.name.split("/")[i] for cell in cells)) for i in (1, 2))
-    table = Table(box=None, pad_edge=False, header_style="")
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="")
     table.add_column("  ", no_wrap=True)
     for score in scores:
-        table.add_column(score.replace("_", " "), justify="right", no_wrap=False)
-    table.add_column("", overflow="fold")
+        table.add_column(score.replace("reconstruction", "reconstr.").replace("_", " "), justify="right")
+    notes = []
     for kind in kinds:
         row = {cell.name.split("/")[2]: cell for cell in cells if cell.name.split("/")[1] == kind}
         repeated = (f"anomalies {kind}", f"anomalies {kind.replace('_', ' ')}")
         own = [item for item in in_common(list(row.values())) if item not in (*shared, *repeated)]
-        table.add_row(f"  {kind}", *(in_short(row.get(score)) for score in scores), ", ".join(own))
+        table.add_row(f"  {kind}", *(in_percent(row.get(score)) for score in scores))
+        notes += [f"  {kind}: {', '.join(own)}"] if own else []
     console.print(table)
+    for note in notes:
+        console.print(note, soft_wrap=True)
 
 
-def in_short(figure: Figure | None) -> str:
-    """Returns value and error of a figure between 0 and 1."""
-    if figure is None:
+def in_percent(figure: Figure | None) -> str:
+    """Returns value and error of a share in per cent."""
+    if figure is None or figure.value is None:
         return ""
-    return f"{figure.value:.3f}" + ("" if figure.error is None else f" ± {figure.error:.3f}")
+    return f"{100 * figure.value:.1f}" + ("" if figure.error is None else f" ± {100 * figure.error:.1f}")
 
 
 def in_common(figures: list[Figure]) -> list[str]:
