@@ -1,6 +1,6 @@
 """Repeats a published table: trains its runs, evaluates them and writes docs/results/TABLE.md.
 
-    python scripts/reproduce/reproduce.py tutorial                       # two set-ups, a minute
+    python scripts/reproduce/reproduce.py probes                         # a small one, minutes
     python scripts/reproduce/reproduce.py iwae scale=paper               # the paper's sizes and length: days
     python scripts/reproduce/reproduce.py iwae --only vae_1,iwae_5       # some of the runs
     python scripts/reproduce/reproduce.py iwae --table                   # trains nothing, writes what is finished
@@ -242,9 +242,10 @@ def measure(table: Table, run: str, scale: str, folder: Path, extra: list[str]) 
     shared: dict[str, object] = {"epochs": int(metrics["epochs"])}
     if before := table.before(run, scale):
         shared["after"] = " ".join(before)
-    found = {
-        name: Measured(value, None, {"split": name.partition("/")[0], **shared}) for name, value in metrics.items()
-    }
+    file = directory / "config.yaml"
+    binarize = OmegaConf.select(OmegaConf.load(file), "data.binarize") if file.is_file() else None
+    own = shared if binarize is None else {"binarize": binarize, **shared}
+    found = {name: Measured(value, None, {"split": name.partition("/")[0], **own}) for name, value in metrics.items()}
     words = table.evaluation(run, scale, folder)
     if words:
         from vaelab.errors import UserError
@@ -254,8 +255,7 @@ def measure(table: Table, run: str, scale: str, folder: Path, extra: list[str]) 
         try:
             figures = evaluate(directory, *words, *places)[str(directory)]
         except UserError as error:
-            print(f"{run}: {error}", file=sys.stderr)
-            figures = []
+            raise SystemExit(f"{error}; no page was written") from error
         for figure in figures:
             if figure.value is not None:
                 found[figure.name] = Measured(figure.value, figure.error, {**shared, **figure.protocol}, figure)

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vaelab.errors import Stopped, UserError
-from vaelab.explain import explain
+from vaelab.explain import explain, of_the_machine
 from vaelab.locations import CONF, run_dir, stamp
 from vaelab.sweep import finished
 
@@ -56,8 +56,11 @@ def _job(cfg: DictConfig) -> float | None:
 
             try:
                 return run(cfg, directory=directory, overrides=overrides)
-            except UserError as error:
-                raise Stopped(f"error: {error}", 1) from error  # past Hydra, which would add a line of its own
+            except Exception as error:
+                sentence = str(error) if isinstance(error, UserError) else of_the_machine(error)
+                if not sentence:
+                    raise
+                raise Stopped(f"error: {sentence}", 1) from error  # past Hydra, which would add a line of its own
     print(f"\n[job {hydra_cfg.job.num}] {' '.join(overrides)}", flush=True)
     try:
         if str(cfg.trainer.devices) != "1":
@@ -66,7 +69,7 @@ def _job(cfg: DictConfig) -> float | None:
 
         return run(cfg, directory=directory, overrides=overrides)
     except Exception as error:
-        message = str(error) if isinstance(error, UserError) else traceback.format_exc()
+        message = str(error) if isinstance(error, UserError) else of_the_machine(error) or traceback.format_exc()
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "error.txt").write_text(f"{' '.join(overrides)}\n{message}\n")
         print(f"error: {message}", file=sys.stderr)
@@ -161,6 +164,10 @@ def run_main(
         fail(interrupted, 130)
     except (HydraException, OmegaConfBaseException) as error:
         fail(f"error: {explain(error, sys.argv[1:], config)}")
+    except (OSError, RuntimeError, ValueError) as error:
+        if not (sentence := of_the_machine(error)):
+            raise
+        fail(f"error: {sentence}")
     finally:
         os.environ.pop("HYDRA_FULL_ERROR", None)
 

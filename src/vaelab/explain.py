@@ -46,6 +46,20 @@ def explain(error: Exception, arguments: Sequence[str], config: str = "train") -
     return " ".join(line.strip() for line in text.splitlines()[:2])
 
 
+def of_the_machine(error: Exception) -> str:
+    """Says in one sentence what the machine refused, a file or memory, or Hydra an empty choice; empty for a bug."""
+    text = " ".join(str(error).split())
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return f"{error.filename} is a file, where a directory is needed"
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename} cannot be used: {error.strerror}; give another place"
+    if "out of memory" in text or "can't allocate memory" in text:
+        return f"there is not enough memory for this ({text[-120:]}); take a smaller data.batch_size or smaller layers"
+    if "Config group override must be a string or a list" in text:
+        return "a group's option cannot be null or empty; give one by name, or leave the group out"
+    return ""
+
+
 def misplaced(group: str, chooser: re.Match[str] | None, arguments: Sequence[str]) -> str:
     """Says which option has no such `group`, and which one (or the user) chooses it all the same."""
     chosen = "=".join(chooser.groups()) if chooser else group

@@ -19,5 +19,5 @@ def run_dir(resume: str | None) -> str:
     """Returns the directory of a run: a new one, or the one to resume."""
     if resume is None:
         return f"outputs/{stamp()}"
-    path = Path(resume).expanduser()
+    path = Path(str(resume)).expanduser()
     return str(path.parent.parent if path.suffix == ".ckpt" else path)

@@ -372,11 +372,35 @@ def test_runs_are_named_by_strings(run):
         evaluate(run, *QUICK)
 
 
+def test_a_pattern_passes_over_what_is_no_run(runs):
+    with pytest.raises(UserError, match="names no run directory"):
+        evaluate(runs / "one" / "*", *QUICK)
+    with pytest.raises(UserError, match="names no run directory"):
+        evaluate(runs / "one" / "config.yaml", *QUICK)
+    assert set(evaluate(runs / "one" / "checkpoints" / "*", *QUICK)) == {
+        str(runs / "one/checkpoints" / name) for name in ("best.ckpt", "last.ckpt")
+    }
+
+
+def test_a_damaged_configuration_is_one_sentence(runs):
+    for content in ("x: [", "[]", "x: 1"):
+        (runs / "one/.hydra/config.yaml").write_text(content)
+        with pytest.raises(UserError, match=r"is it damaged\?$") as caught:
+            evaluate(runs / "one", *QUICK)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_run_that_cannot_be_written_to_is_refused_before_anything_is_measured(runs, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(UserError, match=r"one cannot be written to, and evaluation.json belongs there"):
+        evaluate(runs / "one", *QUICK)
+
+
 def test_wrong_places_are_told(runs, tmp_path):
     with pytest.raises(UserError, match="names no run directory"):
         evaluate(tmp_path / "nowhere*", *QUICK)
     (runs / "two/.hydra/config.yaml").unlink()
-    with pytest.raises(UserError, match="does not say what data it was trained on"):
+    with pytest.raises(UserError, match="is no run directory"):
         evaluate(runs / "two", *QUICK)
     for content in ("{", "[]", '{"likelihood": {}}', '{"likelihood": [7]}', '{"likelihood": [{"figures": []}]}'):
         (runs / "one/evaluation.json").write_text(content)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -85,9 +86,10 @@ def latent_scatter(model: Model, x: Tensor, y: Tensor) -> Tensor:
     axes = figure.add_subplot()
     labels, name = (y, "label") if y.ndim == 1 else (y[:, 0], "first attribute")
     few = not y.is_floating_point() and int(y.max()) < 10
-    points = axes.scatter(z[:, 0], z[:, 1], c=labels.cpu().numpy(), s=4, cmap="tab10" if few else "nipy_spectral")
+    colors: dict[str, Any] = {"cmap": "tab10", "vmin": -0.5, "vmax": 9.5} if few else {"cmap": "nipy_spectral"}
+    points = axes.scatter(z[:, 0], z[:, 1], c=labels.cpu().numpy(), s=4, **colors)
     axes.set(xlabel="$z_1$", ylabel="$z_2$", title="posterior means", aspect="equal")
-    figure.colorbar(points, ax=axes, label=name)
+    figure.colorbar(points, ax=axes, label=name, ticks=range(10) if few else None)
     return rendered(figure)
 
 

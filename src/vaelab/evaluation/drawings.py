@@ -44,6 +44,7 @@ def draw_bars(path: Path, panels: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         order = mean.argsort(descending=True)
         axes.bar(range(1, len(mean) + 1), mean[order].numpy(), yerr=error[order].numpy(), error_kw={"lw": 0.8})
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlim(0.4, len(mean) + 0.6)
         title = f"{name}KL by dimension, {mean.sum():.2f} nats in all"
         axes.set(xlabel="dimension, by rank", ylabel="KL (nats)", title=title)
     save(drawing, path)

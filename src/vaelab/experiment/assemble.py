@@ -86,6 +86,9 @@ def check_toplevel(cfg: DictConfig) -> None:
         raise UserError(f"seed must be a whole number from 0 to 2^32 - 1, but is {cfg.seed!r}")
     if not isinstance(cfg.compile, bool):
         raise UserError(f"compile must be true or false, but is {cfg.compile!r}")
+    for name in ("accumulate_grad_batches", "check_val_every_n_epoch"):
+        if cfg.trainer.get(name) == 0:
+            raise UserError(f"trainer.{name} must be a whole number of at least 1, but is 0")
 
 
 def load_data(cfg: DictConfig) -> ImageDataModule:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import math
+import os
 import sys
 import time
 import warnings
@@ -24,7 +25,7 @@ from tqdm import tqdm
 from vaelab.data import ImageDataModule
 from vaelab.errors import UserError
 from vaelab.evaluation import Evaluation, Figure, Subject
-from vaelab.experiment.files import BEST, HYDRA_CONFIG
+from vaelab.experiment.files import BEST, stored_config
 from vaelab.experiment.instantiate import build
 from vaelab.experiment.load import find_checkpoint, load, read_checkpoint
 from vaelab.experiment.report import to_hparams
@@ -35,6 +36,7 @@ from vaelab.numerics import seeded
 COMPARED = ("likelihood/elbo", "likelihood/bound")
 OWN_DATA = ("arrays", "image_folder", "latents")  # data sets that are nothing without a place
 SPLITS = ("train", "val", "test")
+UNPAIRED = "measured of other images, or otherwise; again=true measures anew"
 MANY = 3  # kinds, above which their scores are printed as a table
 Item = TypeVar("Item")
 
@@ -136,7 +138,7 @@ def directories(patterns: Sequence[str]) -> list[Path]:
     found: dict[Path, None] = {}
     for pattern in map(str, patterns):
         paths = [Path(p) for p in sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True))]
-        runs = [path for path in paths if path.is_file() or (path / BEST.parent).is_dir()]
+        runs = [path for path in paths if path.suffix == BEST.suffix or (path / BEST.parent).is_dir()]
         if not runs:
             raise UserError(f"run={pattern} names no run directory; give one, or a pattern such as 'run=outputs/*/*'")
         found |= dict.fromkeys(runs)
@@ -146,6 +148,8 @@ def directories(patterns: Sequence[str]) -> list[Path]:
 def evaluate_run(path: Path, parts: dict[str, Evaluation], cfg: DictConfig) -> list[Figure]:
     """Evaluates one run; parts that were done before with the same settings are not done again."""
     file, folder = find_checkpoint(path, BEST.name), folder_of(path)
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{folder} cannot be written to, and {RESULTS} belongs there; evaluate a copy of it")
     results, start = Results(folder), time.time()
     subject = subject_of(file, folder, cfg)
     data = zlib.crc32(subject.images()[0].cpu().numpy().tobytes())
@@ -192,11 +196,7 @@ def folder_of(path: Path) -> Path:
 
 def subject_of(file: Path, folder: Path, cfg: DictConfig) -> Subject:
     """Loads a run's model and its data, as the run had them."""
-    stored = folder / HYDRA_CONFIG
-    if not stored.is_file():
-        raise UserError(f"{folder} does not say what data it was trained on ({HYDRA_CONFIG} is missing)")
-    config = OmegaConf.load(stored)
-    assert isinstance(config, DictConfig)
+    config = stored_config(folder, "run")
     if cfg.data_root is not None and "root" in config.data:
         config.data.root = cfg.data_root
     elif cfg.data_root is not None and not isinstance(cfg.anomaly.other, str):  # whose root it may be
@@ -368,13 +368,14 @@ def print_differences(found: dict[str, list[Figure]]) -> None:
             continue
         (value, best, winner), *others = sorted(measured, key=lambda item: -item[0])
         pairs = [(run, difference(figure, winner)) for _, run, figure in others]
-        if not any(pair for _, pair in pairs):
-            continue
         console.print(f"{name}  best first, differences over the same {winner.protocol['images']} images", style="bold")
         table = Table(box=None, pad_edge=False, show_header=False)
         table.add_row(f"  {best}", f"{value:.2f}")
         for run, pair in pairs:
-            table.add_row(f"  {run}", f"{pair[0]:+.3f} ± {pair[1]:.2g}" if pair else "measured otherwise")
+            table.add_row(
+                f"  {run}",
+                f"{pair[0]:+.3f} ± {pair[1]:.2g}" if pair else UNPAIRED,
+            )
         console.print(table)
 
 

@@ -28,13 +28,17 @@ def stored_config(directory: Path, key: str) -> DictConfig:
     """Returns the configuration, as it was composed, of the run in `directory`, which `key` named.
 
     Raises:
-        UserError: if the directory holds no run.
+        UserError: if the directory holds no run, or the file is damaged.
     """
     file = directory / HYDRA_CONFIG
     if not file.is_file():
         raise UserError(f"{key}={directory} is no run directory ({HYDRA_CONFIG} is missing)")
-    stored = OmegaConf.load(file)
-    assert isinstance(stored, DictConfig)
+    try:
+        stored = OmegaConf.load(file)
+    except Exception as error:  # YAML and OmegaConf raise many kinds
+        raise UserError(f"{file} cannot be read ({' '.join(str(error).split())[:150]}); is it damaged?") from error
+    if not isinstance(stored, DictConfig) or not {"data", "model"} <= set(stored):
+        raise UserError(f"{file} is no configuration of a run; is it damaged?")
     return stored
 
 

@@ -15,7 +15,7 @@ from vaelab.experiment.resume import overridden
 from vaelab.training import VAEModule
 
 CONFIGURED = ("mean", "std", "fixed_scale")  # buffers that hold what the configuration says
-WHOLE = ("method", "experiment", "network")  # their options set entries of several groups at once
+WHOLE = ("model", "method", "experiment", "network")  # their options set entries of several groups at once
 
 
 def initialized(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import types
 import typing
 from collections.abc import Sequence
@@ -62,6 +63,8 @@ def refusal(error: BaseException, cfg: DictConfig, path: str) -> BaseException:
     if isinstance(error, ModuleNotFoundError):
         what = error.name or " ".join(str(error).split())
         return UserError(f"{path} needs a package that is not installed ({what}); install it with pip")
+    if isinstance(error, TypeError) and (found := re.search(r"missing \d+ required .*arguments?: (.+)", str(error))):
+        return UserError(f"{path} lacks {found[1]}, which must be given")
     if not isinstance(error, (ValueError, MisconfigurationException)):
         return error
     text = " ".join(str(error).split())

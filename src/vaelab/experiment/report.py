@@ -64,12 +64,18 @@ def print_summary(
         )
     minutes, seconds = divmod(metrics["seconds"], 60)
     console.print(
-        f"{int(metrics['epochs'])} epochs, {int(metrics['steps'])} steps in {int(minutes)} min {seconds:.1f} s"
+        f"{counted(metrics['epochs'], 'epoch')}, {counted(metrics['steps'], 'step')} in "
+        f"{int(minutes)} min {seconds:.1f} s"
     )
     console.print(f"run       {directory}")
     console.print(f"pictures  {', '.join(p.name for p in pictures)}")
     console.print(f"watch     tensorboard --logdir {directory}")
     console.print(f"go on     {command()} resume={directory} trainer.max_epochs={2 * int(metrics['epochs'])}")
+
+
+def counted(number: float, what: str) -> str:
+    """Returns a number of things in words."""
+    return f"{int(number)} {what}{'' if number == 1 else 's'}"
 
 
 def to_hparams(logger: TensorBoardLogger, cfg: DictConfig, figures: Mapping[str, float]) -> None:

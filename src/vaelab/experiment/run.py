@@ -52,7 +52,7 @@ def run(cfg: DictConfig, *, directory: Path, overrides: Sequence[str]) -> float:
     quieten()
     checkpoint: Path | None = None
     if cfg.resume is not None:
-        checkpoint = find_checkpoint(Path(cfg.resume), LAST.name)
+        checkpoint = find_checkpoint(Path(str(cfg.resume)), LAST.name)
         cfg = resumed(cfg, directory, overrides)
     elif (directory / LAST).exists():
         raise UserError(
