@@ -56,6 +56,12 @@ def test_the_bootstrap_error_is_the_spread_over_data_sets() -> None:
     assert float(errors.mean()) == pytest.approx(float(values.std()), rel=0.2)
 
 
+def test_the_bootstrap_error_does_not_change_when_both_sets_are_turned_or_moved() -> None:
+    x, y = normal(100, 0, 4), normal(80, 1, 4) + 1
+    turn = torch.linalg.qr(normal(4, 2, 4)).Q
+    assert frechet_error(x @ turn + 3, y @ turn + 3) == pytest.approx(frechet_error(x, y))
+
+
 def test_kid_is_0_on_average_for_one_distribution_and_not_for_two() -> None:
     value, error = kernel_distance(normal(1000, 0), normal(1000, 1))
     assert error is not None
@@ -158,6 +164,10 @@ def test_entropy_of_even_and_collapsed_classes() -> None:
     assert (even, error) == (pytest.approx(math.log(5)), pytest.approx(0, abs=1e-7))
     assert entropy(torch.eye(5)[[2]].repeat(20, 1)) == (0.0, 0.0)
     assert class_shares(torch.tensor([0, 2, 2, 2]), 4).tolist() == [0.25, 0, 0.75, 0]
+    labels = torch.randint(4, (50,), generator=torch.Generator().manual_seed(0))
+    names = torch.tensor([2, 0, 3, 1])
+    assert torch.equal(class_shares(labels.flip(0), 4), class_shares(labels, 4))
+    assert torch.equal(class_shares(names[labels], 4)[names], class_shares(labels, 4))
 
 
 def test_too_few_vectors_and_unlike_ones_are_refused() -> None:

@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,22 @@ def test_markdown_of_fake_results(fake: reproduce.Table, tmp_path: Path, monkeyp
     assert "reproduce.py fake scale=small\n" in page
     assert "secret" not in page
     assert str(tmp_path) not in page
+
+
+def test_a_finished_run_that_cannot_be_evaluated_stops_before_a_page_is_written(
+    fake: reproduce.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished(tmp_path, "a", 1)
+    (tmp_path / "a" / "evaluation.json").write_text("{")
+    with pytest.raises(SystemExit, match="no run directory.*; no page was written"):
+        reproduce.measure(fake, "a", "small", tmp_path, [])
+
+
+def test_figures_of_training_say_how_images_were_binarised(fake: reproduce.Table, tmp_path: Path) -> None:
+    finished(tmp_path, "a", 1)
+    (tmp_path / "a" / "config.yaml").write_text("data: {binarize: dynamic}")
+    found = reproduce.measure(replace(fake, evaluate=()), "a", "small", tmp_path, [])
+    assert found["test/accuracy"].protocol == {"split": "test", "binarize": "dynamic", "epochs": 3}
 
 
 def test_a_figure_within_the_published_range() -> None:
