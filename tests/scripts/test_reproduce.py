@@ -143,7 +143,7 @@ def test_a_finished_run_that_cannot_be_evaluated_stops_before_a_page_is_written(
 ) -> None:
     finished(tmp_path, "a", 1)
     (tmp_path / "a" / "evaluation.json").write_text("{")
-    with pytest.raises(SystemExit, match="no run directory.*; no page was written"):
+    with pytest.raises(SystemExit, match=r"no run directory.*; no page was written"):
         reproduce.measure(fake, "a", "small", tmp_path, [])
 
 
