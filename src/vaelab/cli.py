@@ -164,7 +164,7 @@ def run_main(
         fail(interrupted, 130)
     except (HydraException, OmegaConfBaseException) as error:
         fail(f"error: {explain(error, sys.argv[1:], config)}")
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, MemoryError) as error:
         if not (sentence := of_the_machine(error)):
             raise
         fail(f"error: {sentence}")

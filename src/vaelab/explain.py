@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -13,6 +15,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from vaelab.checks import did_you_mean
 from vaelab.locations import CONF
+
+# What another directory may remedy.
+NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
 def explain(error: Exception, arguments: Sequence[str], config: str = "train") -> str:
@@ -49,12 +54,16 @@ def explain(error: Exception, arguments: Sequence[str], config: str = "train") -
 def of_the_machine(error: Exception) -> str:
     """Says in one sentence what the machine refused, a file or memory, or Hydra an empty choice; empty for a bug."""
     text = " ".join(str(error).split())
-    if isinstance(error, FileExistsError | NotADirectoryError):
+    if isinstance(error, FileExistsError | NotADirectoryError) and error.filename and Path(error.filename).is_file():
         return f"{error.filename} is a file, where a directory is needed"
-    if isinstance(error, OSError) and error.filename:
+    if isinstance(error, OSError) and error.filename and error.errno in NO_PLACE:
         return f"{error.filename} cannot be used: {error.strerror}; give another place"
-    if "out of memory" in text or "can't allocate memory" in text:
-        return f"there is not enough memory for this ({text[-120:]}); take a smaller data.batch_size or smaller layers"
+    if isinstance(error, MemoryError) or re.search(r"(out of|not enough|allocate) memory", text, re.IGNORECASE):
+        reason = text.partition("] ")[2] or text or type(error).__name__
+        return (
+            f"there is not enough memory for this ({reason[:100]}); take a smaller data.batch_size (likelihood.rows in "
+            "an evaluation) or smaller layers"
+        )
     if "Config group override must be a string or a list" in text:
         return "a group's option cannot be null or empty; give one by name, or leave the group out"
     return ""

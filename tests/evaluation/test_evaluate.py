@@ -255,25 +255,62 @@ def test_an_interrupted_part_goes_on_with_the_next_image(runs, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         evaluate(runs / "one", *words)
     assert not (runs / "one/evaluation.json").exists()
-    assert (runs / "one/evaluation_unfinished.npz").is_file()
+    assert (runs / "one/evaluation_unfinished_likelihood.npz").is_file()
     first = scored.copy()
     scored.clear()
     (resumed,) = evaluate(runs / "one", *words).values()
     assert torch.cat(first + scored).unique(dim=0).shape == (12, 1, 8, 8)
     assert [(f.name, f.value, f.error) for f in resumed] == [(f.name, f.value, f.error) for f in whole]
-    assert not (runs / "one/evaluation_unfinished.npz").exists()
+    assert not (runs / "one/evaluation_unfinished_likelihood.npz").exists()
 
 
-def test_what_was_interrupted_with_other_settings_begins_anew(runs):
-    settings = {"part": "likelihood", "options": {"k": 7}}
-    unfinished = Unfinished(runs / "one", settings)
-    unfinished["bound, k = 20"] = torch.zeros(3, dtype=torch.float64)
+def test_what_was_interrupted_at_the_end_of_a_loop_goes_on_behind_it(runs, monkeypatch):
+    words = ("parts=[annealing]", "annealing.limit=4", "annealing.steps=3", "annealing.k=50", "annealing.simulated=2")
+    (whole,) = evaluate(runs / "two", *words).values()
+    module = sys.modules["vaelab.evaluation.annealing"]
+    for name in ("bidirectional_bounds", "log_mean", "effective"):  # after one loop, after two, after all
+        if name == "effective":
+            monkeypatch.setattr(module, "mean_figure", _interrupted)
+        else:
+            monkeypatch.setattr(module, name, _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(runs / "one", *words)
+        monkeypatch.undo()
+    monkeypatch.setattr(module, "annealed_weights", _interrupted)  # they are there
+    (resumed,) = evaluate(runs / "one", *words).values()
+    assert [(f.name, f.value, f.error) for f in resumed] == [(f.name, f.value, f.error) for f in whole]
+
+
+def _interrupted(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("change", ["checkpoint", "data", "again", "options", "part"])
+def test_what_was_interrupted_with_other_settings_begins_anew(tmp_path, change):
+    settings = {"checkpoint": "best.ckpt 7 7", "data": 1, "again": False, "options": {"k": 7}}
+    unfinished = Unfinished(tmp_path, "likelihood", settings)
+    unfinished["bound, k = 7"] = [torch.zeros(3), torch.ones(2)]
     unfinished.write()
-    assert dict(Unfinished(runs / "one", settings))
-    assert not Unfinished(runs / "one", {**settings, "part": "annealing"})
-    evaluate(runs / "one", *QUICK)
-    bound = next(f for f in stored(runs / "one")["likelihood"][0]["figures"] if f["name"] == "likelihood/bound")
-    assert bound["value"] < -10
+    (kept,) = Unfinished(tmp_path, "likelihood", settings)["bound, k = 7"]
+    assert kept.tolist() == [0, 0, 0, 1, 1]
+    if change == "part":
+        assert not Unfinished(tmp_path, "annealing", settings)
+    else:
+        assert not Unfinished(tmp_path, "likelihood", {**settings, change: "another"})
+    unfinished.drop()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_file_of_unfinished_values_is_no_file(tmp_path):
+    for content in (b"", b"PK\x03\x04", b"nothing"):
+        (tmp_path / "evaluation_unfinished_likelihood.npz").write_bytes(content)
+        assert not Unfinished(tmp_path, "likelihood", {})
+
+
+def test_runs_of_which_a_part_was_refused_are_still_compared(runs, capsys):
+    with pytest.raises(UserError, match="2 of 2 runs could not be evaluated"):
+        evaluate([runs / "one", runs / "two"], "parts=[samples,likelihood]", "likelihood.k=20", "limit=15")
+    assert "best first" in capsys.readouterr().out
 
 
 def test_a_part_that_is_refused_does_not_stop_the_others(runs, capsys):

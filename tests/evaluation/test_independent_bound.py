@@ -58,7 +58,7 @@ def test_a_few_lines_find_the_bound_of_a_trained_mnist_vae(trained: Path, mnist_
     h = np.tanh(layer("encoder.layers.3", np.tanh(layer("encoder.layers.1", x))))
     mean, std = layer("sampler.mean.1", h), np.exp(layer("sampler.log_scale.1", h) / 2)
     for i in range(IMAGES):
-        torch.manual_seed(zlib.crc32(f"0/{i}".encode()))  # every image has noise of its own
+        torch.manual_seed(zlib.crc32(f"0/bound, k = {K}/{i}".encode()))  # every image has noise of its own
         noise = torch.randn(K, 1, 50).squeeze(1).double().numpy()
         z = mean[i] + std[i] * noise
         logits = layer("decoder.layers.5", np.tanh(layer("decoder.layers.3", np.tanh(layer("decoder.layers.1", z)))))

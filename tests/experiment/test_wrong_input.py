@@ -35,7 +35,7 @@ MISTAKES = {
     "data.val_size=5000": "leaves a split empty",
     "data.binarize=sometimes": "data.binarize must be one of none, dynamic, static, threshold",
     "trainer.max_epochs=abc": "trainer.max_epochs must be a whole number or null, but is 'abc'",
-    "~model.latent_dim": "model lacks 'latent_dim', which must be given",
+    "~model.latent_dim": "model lacks latent_dim, which must be given",
     "trainer.devices=5000": "trainer.devices=5000 are more processes than this machine has cores",
     "trainer.accumulate_grad_batches=0": "trainer.accumulate_grad_batches must be a whole number of at least 1",
     "trainer.check_val_every_n_epoch=0": "trainer.check_val_every_n_epoch must be a whole number of at least 1",

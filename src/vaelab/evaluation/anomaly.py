@@ -83,10 +83,7 @@ class Anomaly(Evaluation):
             why = "this model is told the class, which was never trained; leave its condition out"
             figures.append(no_figure("anomaly/classes", why))
         elif not unknown:
-            why = (
-                "all classes of this data were trained; data.without_classes=[9] leaves one out of the training images"
-            )
-            figures.append(no_figure("anomaly/classes", why))
+            figures.append(no_figure("anomaly/classes", no_held_out(subject, y)))
         else:
             found = {}
             for label in unknown:
@@ -172,6 +169,15 @@ class Anomaly(Evaluation):
             for name, values in found.items():
                 parts.setdefault(name, []).append(values.cpu().double())
         return {name: torch.cat(parts[name]) for name in SCORES if name in parts}
+
+
+def no_held_out(subject: Subject, y: Tensor) -> str:
+    """Says why none of the labels y is of a class that the run was not trained on."""
+    if y.is_floating_point():
+        return "the images have attributes instead of class labels"
+    if subject.split == "train":
+        return "these are the images that were trained on; choose split=test or val"
+    return "all classes of this data were trained; data.without_classes=[9] leaves one out of the training images"
 
 
 def shape_matched(images: Images, shape: Sequence[int], origin: str) -> Images:

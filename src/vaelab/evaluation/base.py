@@ -64,7 +64,7 @@ class Subject:
         folder: where pictures go.
         seed: of all noise.
         progress: shows how far a long loop is: (items, description, total) -> items.
-        unfinished: what `each` has of a loop so far, by its description.
+        unfinished: the batches that `each` has of a loop so far, by its description; None keeps nothing.
     """
 
     model: Model
@@ -76,7 +76,7 @@ class Subject:
     folder: Path
     seed: int = 0
     progress: Callable[..., Iterator[Any]] = quietly
-    unfinished: MutableMapping[str, Tensor] = field(default_factory=dict)
+    unfinished: MutableMapping[str, list[Tensor]] | None = None
 
     def chosen(self, limit: int | None = None) -> Images:
         """Returns the split, or a fixed random choice of at most `limit` of its images, in their order."""
@@ -112,13 +112,15 @@ class Subject:
         Images that were scored before an interruption are not scored again. Every batch has random numbers of its own,
         so that the interruption changes none.
         """
-        found = [self.unfinished[description]] if description in self.unfinished else []
+        found = list(self.unfinished.get(description, ())) if self.unfinished is not None else []
         done = sum(map(len, found))
-        for part, labels in self.batches(x[done:], y[done:], size, description):
-            with seeded(zlib.crc32(f"{self.seed}/{done}".encode()), self.model.device):
-                found.append(score(part, labels).cpu())
-            done += len(part)
-            self.unfinished[description] = torch.cat(found)
+        if done < len(x):
+            for part, labels in self.batches(x[done:], y[done:], size, description):
+                with seeded(zlib.crc32(f"{self.seed}/{description}/{done}".encode()), self.model.device):
+                    found.append(score(part, labels).cpu())
+                done += len(part)
+                if self.unfinished is not None:
+                    self.unfinished[description] = found
         return torch.cat(found)
 
 

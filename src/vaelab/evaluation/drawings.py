@@ -58,7 +58,7 @@ def draw_shares(path: Path, shares: Mapping[str, Tensor], label: str) -> None:
     for i, (name, share) in enumerate(shares.items()):
         places = np.arange(len(share)) + (i - (len(shares) - 1) / 2) * width
         axes.bar(places, share.numpy(), width, label=name)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=20, integer=True))
     axes.set(xlabel=label, ylabel="share of images")
     axes.legend(frameon=False)
     save(drawing, path)

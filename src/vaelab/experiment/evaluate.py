@@ -37,6 +37,7 @@ COMPARED = ("likelihood/elbo", "likelihood/bound")
 OWN_DATA = ("arrays", "image_folder", "latents")  # data sets that are nothing without a place
 SPLITS = ("train", "val", "test")
 UNPAIRED = "measured of other images, or otherwise; again=true measures anew"
+SHARES = ("/auroc", "/average_precision")
 MANY = 3  # kinds, above which their scores are printed as a table
 Item = TypeVar("Item")
 
@@ -53,15 +54,17 @@ def evaluate(cfg: DictConfig) -> dict[str, list[Figure]]:
     check_toplevel(cfg)
     parts = chosen(cfg)
     found: dict[str, list[Figure]] = {}
-    runs, refused = directories([cfg.run] if isinstance(cfg.run, str) else list(cfg.run)), []
+    runs, refused = directories(list(cfg.run) if isinstance(cfg.run, ListConfig | list) else [cfg.run]), []
     for directory in runs:
         try:
-            found[str(directory)] = evaluate_run(directory, parts, cfg)
+            found[str(directory)], reasons = evaluate_run(directory, parts, cfg)
         except UserError as error:
-            if len(runs) == 1:
-                raise
+            reasons = [str(error)]
+        if reasons and len(runs) == 1:
+            raise UserError("; ".join(reasons))
+        if reasons:
             refused.append(str(directory))
-            print(f"{directory}: {error}", file=sys.stderr)  # the others go on
+            print(f"{directory}: {'; '.join(reasons)}", file=sys.stderr)  # the others go on
     print_differences(found)
     if refused:
         raise UserError(f"{len(refused)} of {len(runs)} runs could not be evaluated: {', '.join(refused)}")
@@ -74,8 +77,8 @@ def check_toplevel(cfg: DictConfig) -> None:
     Raises:
         UserError: for one that is not allowed.
     """
-    named = [cfg.run] if isinstance(cfg.run, str) else cfg.run
-    if not isinstance(named, ListConfig | list) or not named or not all(isinstance(run, str) for run in named):
+    named = cfg.run if isinstance(cfg.run, ListConfig | list) else [cfg.run]
+    if not named or any(isinstance(run, bool) or not isinstance(run, str | int) for run in named):
         raise UserError(f"run must be a run directory, a pattern of several, or a list of those, but is {cfg.run!r}")
     if cfg.split not in SPLITS:
         raise UserError(f"split must be one of {', '.join(SPLITS)}, but is {cfg.split!r}")
@@ -145,11 +148,13 @@ def directories(patterns: Sequence[str]) -> list[Path]:
     return list(found)
 
 
-def evaluate_run(path: Path, parts: dict[str, Evaluation], cfg: DictConfig) -> list[Figure]:
-    """Evaluates one run; parts that were done before with the same settings are not done again."""
+def evaluate_run(path: Path, parts: dict[str, Evaluation], cfg: DictConfig) -> tuple[list[Figure], list[str]]:
+    """Evaluates one run; parts that were done before with the same settings are not done again.
+
+    Returns:
+        The figures, and for every part that refused the run its reason.
+    """
     file, folder = find_checkpoint(path, BEST.name), folder_of(path)
-    if not os.access(folder, os.W_OK):
-        raise UserError(f"{folder} cannot be written to, and {RESULTS} belongs there; evaluate a copy of it")
     results, start = Results(folder), time.time()
     subject = subject_of(file, folder, cfg)
     data = zlib.crc32(subject.images()[0].cpu().numpy().tobytes())
@@ -163,7 +168,10 @@ def evaluate_run(path: Path, parts: dict[str, Evaluation], cfg: DictConfig) -> l
         }
         found = None if cfg.again else results.find(name, settings)
         if found is None:
-            before, unfinished = time.perf_counter(), Unfinished(folder, {"part": name, **settings})
+            if not os.access(folder, os.W_OK):
+                raise UserError(f"{folder} cannot be written to, and {RESULTS} belongs there; evaluate a copy of it")
+            before = time.perf_counter()
+            unfinished = Unfinished(folder, name, {**settings, "data": data, "again": cfg.again})
             try:
                 with seeded(cfg.seed, subject.model.device):
                     measured = part(replace(subject, unfinished=unfinished))
@@ -182,9 +190,7 @@ def evaluate_run(path: Path, parts: dict[str, Evaluation], cfg: DictConfig) -> l
         print_figures(figures, f"{folder} ({file.name})" if file.name != BEST.name else str(folder))
         print_files(folder, since=start)
         to_tensorboard(file, folder, figures)
-    if refused:
-        raise UserError("; ".join(refused))
-    return figures
+    return figures, refused
 
 
 def folder_of(path: Path) -> Path:
@@ -275,7 +281,7 @@ def print_figures(figures: list[Figure], title: str) -> None:
         measured = [figure for figure in group if figure.value is not None]
         grids: dict[str, list[Figure]] = {}  # what was measured of many kinds by the same scores, by its last name
         for figure in measured:
-            if figure.name.count("/") == 3 and not figure.unit:
+            if figure.name.count("/") == 3 and figure.name.endswith(SHARES):
                 grids.setdefault(figure.name.rpartition("/")[2], []).append(figure)
         for name, cells in grids.items():
             kinds, scores = (len({cell.name.split("/")[i] for cell in cells}) for i in (1, 2))
@@ -328,9 +334,9 @@ def print_grid(console: Console, head: str, cells: list[Figure]) -> None:
 
 def in_percent(figure: Figure | None) -> str:
     """Returns value and error of a share in per cent."""
-    if figure is None or figure.value is None:
+    if figure is None:
         return ""
-    return f"{100 * figure.value:.1f}" + ("" if figure.error is None else f" ± {100 * figure.error:.1f}")
+    return f"{100 * (figure.value or 0):.1f}" + ("" if figure.error is None else f" ± {100 * figure.error:.1f}")
 
 
 def in_common(figures: list[Figure]) -> list[str]:

@@ -63,8 +63,10 @@ def refusal(error: BaseException, cfg: DictConfig, path: str) -> BaseException:
     if isinstance(error, ModuleNotFoundError):
         what = error.name or " ".join(str(error).split())
         return UserError(f"{path} needs a package that is not installed ({what}); install it with pip")
-    if isinstance(error, TypeError) and (found := re.search(r"missing \d+ required .*arguments?: (.+)", str(error))):
-        return UserError(f"{path} lacks {found[1]}, which must be given")
+    if isinstance(error, TypeError) and (lacking := re.findall(r"'(\w+)'", str(error).partition(" required ")[2])):
+        wanted, _ = signature(cfg._target_, path)
+        if set(lacking) <= set(wanted) - set(map(str, cfg)):
+            return UserError(f"{path} lacks {', '.join(lacking)}, which must be given")
     if not isinstance(error, (ValueError, MisconfigurationException)):
         return error
     text = " ".join(str(error).split())

@@ -94,10 +94,12 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     """
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # torch raises many kinds for a damaged file, some with advice to trust it
         raise UserError(
-            f"{file} could not be read as a checkpoint; it is none, or damaged (the last one of a run is "
-            "checkpoints/last.ckpt)"
+            f"{file} could not be read as a checkpoint ({type(error).__name__}); it is none, or damaged: the last one "
+            "of a run is checkpoints/last.ckpt"
         ) from error
     if not isinstance(checkpoint, dict) or "vaelab" not in checkpoint:
         raise UserError(f"{file} is not a checkpoint of vaelab")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,6 @@ from vaelab.experiment.files import write_json
 
 RESULTS = "evaluation.json"
 VALUES = "evaluation_values.npz"
-UNFINISHED = "evaluation_unfinished.npz"
 WRITTEN_EVERY = 10.0  # seconds
 
 
@@ -71,33 +72,37 @@ class Results:
         return figure if values is None else replace(figure, values=torch.from_numpy(values))
 
 
-class Unfinished(dict[str, torch.Tensor]):
+class Unfinished(dict[str, list[torch.Tensor]]):
     """Values of the images that a part of the evaluation has come to, kept for when it is interrupted.
 
-    They are written to a file now and then; one of a part with other settings is not read, and lost.
+    They are written to a file of the part now and then; one with other settings is not read, and lost.
 
     Args:
         folder: of the run.
-        settings: of the part.
+        part: its name.
+        settings: all that the values depend on.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        self.file, self.settings = folder / UNFINISHED, json.dumps(settings, sort_keys=True)
+    def __init__(self, folder: Path, part: str, settings: Mapping[str, Any]) -> None:
+        self.file = folder / f"evaluation_unfinished_{part}.npz"
+        self.settings = json.dumps(settings, sort_keys=True)
         self.written = time.monotonic()
         found = read_values(self.file)
         same = str(found.pop("settings", "")) == self.settings
-        super().__init__({name: torch.from_numpy(values) for name, values in found.items()} if same else {})
+        super().__init__({name: [torch.from_numpy(values)] for name, values in found.items()} if same else {})
 
-    def __setitem__(self, name: str, values: torch.Tensor) -> None:
-        """Keeps the values of a loop, and writes the file if that was long ago."""
-        super().__setitem__(name, values)
+    def __setitem__(self, name: str, batches: list[torch.Tensor]) -> None:
+        """Keeps the batches of a loop, and writes the file if that was long ago."""
+        super().__setitem__(name, batches)
         if time.monotonic() - self.written > WRITTEN_EVERY:
             self.write()
 
     def write(self) -> None:
-        """Writes the file, unless there is nothing to keep."""
+        """Writes the file, unless there is nothing to keep, or no room for it."""
         if self:
-            write_arrays(self.file, {"settings": np.array(self.settings), **{k: v.numpy() for k, v in self.items()}})
+            values = {name: torch.cat(batches).numpy() for name, batches in self.items()}
+            with suppress(OSError):
+                write_arrays(self.file, {"settings": np.array(self.settings), **values})
             self.written = time.monotonic()
 
     def drop(self) -> None:
@@ -146,12 +151,12 @@ def read_values(file: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(file) as found:
             return dict(found)
-    except (OSError, ValueError, BadZipFile):
+    except (OSError, EOFError, ValueError, BadZipFile, zlib.error):
         return {}
 
 
 def write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes an archive that is either as it was or whole."""
-    draft = file.with_suffix(".part.npz")
+    draft = file.with_suffix(f".{os.getpid()}.npz")
     np.savez_compressed(draft, **arrays)  # type: ignore[arg-type]
     draft.replace(file)
