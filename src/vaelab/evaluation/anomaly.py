@@ -54,7 +54,7 @@ class Anomaly(Evaluation):
 
     def __init__(self, *, draws: int = 10, k: int = 50, images: int = 1000, other: Source | None = None) -> None:
         self.draws = positive_int("draws", draws)
-        if isinstance(k, bool) or k < 0:
+        if not isinstance(k, int) or isinstance(k, bool) or k < 0:
             raise ValueError(f"k must be a whole number of at least 1, or 0 to leave the bound out, but is {k}")
         self.k = k
         self.images = positive_int("images", images)

@@ -16,15 +16,16 @@ BINS = 60
 
 
 def draw_histograms(path: Path, values: Mapping[str, Tensor], label: str) -> None:
-    """Draws the distributions of values (N,) over images above each other, each with its mean."""
+    """Draws the distributions of the finite ones of values (N,) over images above each other, each with its mean."""
     drawing = Drawing(figsize=(7, 3.5), dpi=100)
     axes = drawing.subplots()
-    everything = np.concatenate([v.double().numpy() for v in values.values()])
-    edges = np.linspace(everything.min(), everything.max() + 1e-9, BINS + 1)
-    for i, (name, v) in enumerate(values.items()):
-        title = f"{name}, mean {v.double().mean():.2f}"
-        axes.hist(v.double().numpy(), edges.tolist(), histtype="stepfilled", alpha=0.5, color=f"C{i}", label=title)
-        axes.axvline(v.double().mean().item(), color=f"C{i}", lw=1)
+    finite = {name: v[v.isfinite()].double().numpy() for name, v in values.items()}
+    edges = np.histogram_bin_edges(np.concatenate(list(finite.values())), BINS).tolist()
+    for i, (name, v) in enumerate(finite.items()):
+        title = f"{name}, mean {values[name].double().mean():.2f}"
+        axes.hist(v, edges, histtype="stepfilled", alpha=0.5, color=f"C{i}", label=title)
+        if len(v):
+            axes.axvline(v.mean(), color=f"C{i}", lw=1)
     axes.set(xlabel=label, ylabel="images")
     axes.legend(frameon=False)
     save(drawing, path)
