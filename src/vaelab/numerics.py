@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -23,11 +24,45 @@ def reuse_memory() -> None:
     torch.empty(2**25 - 2**16, dtype=torch.uint8, device="cpu")
 
 
-def rows_at_once(device: torch.device) -> int:
-    """Returns how many draws a decoder takes at once where no gradient is needed: as many as stay in a CPU's cache."""
+def rows_at_once(device: torch.device, *, compiled: bool = False) -> int:
+    """Returns how many draws a decoder takes at once where no gradient is needed: as many as stay in a CPU's cache.
+
+    Compiled code, which passes over them once, takes more: every call of it costs as much as dozens of draws.
+    """
     if device.type != "cpu":
         return 10_000
-    return 1000 if torch.compiler.is_compiling() else 500  # compiled code passes over them less often
+    return 2500 if compiled else 1000
+
+
+# 2^f for f in [-1/2, 1/2]: the polynomial of degree 5 with the least relative error, 9.1e-08, that is 1 at 0.
+POWER_OF_TWO = (1.0, 0.693146978, 0.240222421, 0.0555073374, 0.00967151266, 0.00132647272)
+ROUNDS = 1.5 * 2**23  # a float32 of this size has no fraction: adding it rounds, and leaves the integer in the low bits
+
+
+def scores_in_one_pass(h: Tensor) -> bool:
+    """Returns whether h is being compiled for a CPU without a gradient, where `inline_exp` serves."""
+    return (
+        torch.compiler.is_compiling()
+        and not torch.is_grad_enabled()
+        and h.device.type == "cpu"
+        and h.dtype == torch.float32
+    )
+
+
+def inline_exp(h: Tensor) -> Tensor:
+    """Returns exp(h) of float32 numbers without a gradient, to within (2 + |h|) 1e-7 of its value for |h| <= 87.
+
+    exp(h) = 2^n 2^f with h / log 2 = n + f: a polynomial gives 2^f, and n is added to the exponent in its bits.
+    Compiled code on a CPU takes it in a fraction of the time of the library's, which is a function call for every
+    vector. Beyond 87 it stays at the largest, and below -87 at the smallest power of two: 2^126 and 2^-126.
+    """
+    power = (h * (1 / math.log(2))).clamp(-126, 126)
+    rounded = power + ROUNDS
+    fraction = power - (rounded - ROUNDS)
+    value = torch.full_like(h, POWER_OF_TWO[-1])
+    for coefficient in POWER_OF_TWO[-2::-1]:
+        value = value * fraction + coefficient
+    return (value.view(torch.int32) + (rounded.view(torch.int32) << 23)).view(torch.float32)
 
 
 def systematic_resample(log_weights: Tensor, number: int) -> Tensor:

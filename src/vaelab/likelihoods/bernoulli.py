@@ -8,7 +8,7 @@ from torch.distributions import Bernoulli, Independent
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from vaelab.likelihoods.base import Likelihood
-from vaelab.numerics import at_least_float32
+from vaelab.numerics import at_least_float32, inline_exp, scores_in_one_pass
 
 FACTORS = 112  # at the most: 2^112 and 2^-112 are far from the largest and smallest numbers of float32
 
@@ -47,7 +47,8 @@ def log_prob_without_gradient(logits: Tensor, x: Tensor) -> Tensor:
     if torch.compiler.is_compiling():
         logits, x = (values.unflatten(-1, (-1, factors)) for values in (logits, x - 0.5))
         a = logits.abs()
-        return (x * logits - 0.5 * a).sum((-2, -1)) - (1 + (-a).exp()).prod(-1).log().sum(-1)
+        exp = inline_exp if scores_in_one_pass(a) else torch.exp
+        return ((x * logits - 0.5 * a).sum(-1) - (1 + exp(-a)).prod(-1).log()).sum(-1)
     a = logits.abs()
     linear = (logits[:, 0] @ (x[0] - 0.5)).unsqueeze(1) if len(x) == 1 else (logits * (x - 0.5)).sum(-1)
     linear.sub_(a.sum(-1), alpha=0.5)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vaelab.checks import at_least_zero, one_of
 from vaelab.networks.condition import HOW, FiLM, joined
+from vaelab.numerics import inline_exp, scores_in_one_pass
 
 
 class Tanh(nn.Module):
@@ -17,6 +18,8 @@ class Tanh(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """Maps h to tanh(h)."""
+        if scores_in_one_pass(h):
+            return 1 - 2 / (1 + inline_exp(2 * h))
         return torch.add(-1, (2 * h).sigmoid_(), alpha=2) if h.device.type == "cpu" else torch.tanh(h)
 
 
