@@ -443,3 +443,13 @@ def test_wrong_places_are_told(runs, tmp_path):
         (runs / "one/evaluation.json").write_text(content)
         with pytest.raises(UserError, match="is damaged"):
             evaluate(runs / "one", *QUICK)
+
+
+def test_a_machine_that_cannot_compile_is_told_before_anything_is_measured(runs, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("No working C++ compiler found\nand more lines")
+
+    monkeypatch.setattr(torch, "compile", lambda function, **_: broken)
+    with pytest.raises(UserError, match=r"needs a C\+\+ compiler .* No working C\+\+ compiler found; install"):
+        evaluate(runs / "one", *QUICK, "compile=true")
+    assert not (runs / "one" / "evaluation.json").exists()

@@ -222,6 +222,8 @@ def subject_of(file: Path, folder: Path, cfg: DictConfig) -> Subject:
     model = load(file, device=device_of(cfg.device))
     if cfg.compile:
         warnings.filterwarnings("ignore", module=r"torch\._(dynamo|inductor)\.")  # advice about the libraries' own code
+        torch.compiler.reset()  # of the run before: a process compiles a function only so many times
+        check_compiler(model.device)
         model.compile_scoring()
     return Subject(
         model=model,
@@ -234,6 +236,21 @@ def subject_of(file: Path, folder: Path, cfg: DictConfig) -> Subject:
         seed=cfg.seed,
         progress=bar,
     )
+
+
+def check_compiler(device: torch.device) -> None:
+    """Compiles a sum, to see whether this machine can.
+
+    Raises:
+        UserError: if it cannot.
+    """
+    try:
+        torch.compile(torch.add)(torch.ones(2, device=device), 1)
+    except Exception as error:  # of any kind: torch, a compiler or the system may raise it
+        why = str(error).strip().splitlines()[0].removeprefix("InvalidCxxCompiler: ").rstrip(".")
+        raise UserError(
+            f"compile=true needs a C++ compiler with Python's headers, but here: {why}; install one, or leave it out"
+        ) from error
 
 
 def device_of(name: str) -> torch.device:
