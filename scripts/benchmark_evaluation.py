@@ -81,9 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=60)
-    parser.add_argument(
-        "--rows", type=int, nargs="+", default=[250, 500, 1000, 2500], help="draws decoded at once, (a) to (c)"
-    )
+    parser.add_argument("--rows", type=int, nargs="+", default=[250, 500, 1000, 2500], help="draws at once, (a) to (c)")
     options = parser.parse_args()
     torch.set_num_threads(1)
     vae, compiled, x = model(), model(), torch.bernoulli(torch.full((options.images, 1, 28, 28), 0.2))

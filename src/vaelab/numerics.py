@@ -50,13 +50,13 @@ def scores_in_one_pass(h: Tensor) -> bool:
 
 
 def inline_exp(h: Tensor) -> Tensor:
-    """Returns exp(h) of float32 numbers without a gradient, to within (2 + |h|) 1e-7 of its value for |h| <= 87.
+    """Returns exp(h) of float32 numbers up to 87, without a gradient, to within (2 + |h|) 1e-7 of its value.
 
     exp(h) = 2^n 2^f with h / log 2 = n + f: a polynomial gives 2^f, and n is added to the exponent in its bits.
     Compiled code on a CPU takes it in a fraction of the time of the library's, which is a function call for every
-    vector. Beyond 87 it stays at the largest, and below -87 at the smallest power of two: 2^126 and 2^-126.
+    vector. Below -87 it stays at 2^-126, the smallest power of two; above 87 it is wrong.
     """
-    power = (h * (1 / math.log(2))).clamp(-126, 126)
+    power = (h * (1 / math.log(2))).clamp(min=-126)
     rounded = power + ROUNDS
     fraction = power - (rounded - ROUNDS)
     value = torch.full_like(h, POWER_OF_TWO[-1])

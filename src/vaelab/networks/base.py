@@ -19,7 +19,7 @@ class Tanh(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         """Maps h to tanh(h)."""
         if scores_in_one_pass(h):
-            return 1 - 2 / (1 + inline_exp(2 * h))
+            return 1 - 2 / (1 + inline_exp((2 * h).clamp(max=40)))  # tanh(20) is 1
         return torch.add(-1, (2 * h).sigmoid_(), alpha=2) if h.device.type == "cpu" else torch.tanh(h)
 
 
