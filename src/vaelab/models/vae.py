@@ -19,6 +19,7 @@ from vaelab.numerics import rows_at_once, systematic_resample
 from vaelab.priors import Prior
 from vaelab.samplers import Delta, Quantized, Sampler
 
+SMALLEST_PART = 250  # draws that a compiled decoder takes at once
 CONTRACT = "enable_floating_point_contract_flag"
 
 
@@ -67,7 +68,6 @@ class VAE(Model):
             mean=mean,
             std=std,
         )
-        self.compiled = False
         self.encoder = encoder
         self.sampler = sampler
         self.prior = prior
@@ -123,8 +123,12 @@ class VAE(Model):
         """Returns log p(x, z) - log q(z|x) in nats, (num_samples, B): see `Model`; x is encoded once for all draws."""
         positive_int("num_samples", num_samples)
         c = self.condition(context)
-        z, log_ratio = self._weighed(x, c, num_samples)
-        return self._scored(z, c, x, rows) + log_ratio
+        latent = self._draw(x, c, num_samples)
+        log_px = self._scored(latent, c, x, rows)
+        if isinstance(latent.q, Quantized):
+            return log_px + latent.log_ratio
+        # Not by the properties of Latent: up to Python 3.11 they hold a lock, which torch.compile does not take.
+        return log_px + latent.p.log_prob(latent.z) - latent.q.log_prob(latent.z)
 
     def resampled_terms(self, x: Tensor, context: Tensor | None = None, *, num_samples: int, keep: int) -> Terms:
         """Returns the terms of `keep` draws for every image, resampled by their weights among `num_samples`.
@@ -149,47 +153,36 @@ class VAE(Model):
         c = self.condition(context)
         latent = self._draw(self.corruption(x), c, num_samples)
         with torch.no_grad():
-            if isinstance(latent.q, Delta):
-                raise ValueError(NO_WEIGHTS)
-            pool = Terms(log_px=self._scored(latent.z, c, x), latents=(latent,))
+            pool = Terms(log_px=self._scored(latent, c, x), latents=(latent,))
             index = systematic_resample(pool.log_weights, keep)  # (J, B)
         z = latent.z[index, torch.arange(len(x), device=x.device)]
         return replace(self._terms(Latent(z=z, q=latent.q, p=latent.p), c, x, context), pool=pool)
 
     def compile_scoring(self) -> None:
-        """Compiles what `log_weights` takes most of its time for, with the same random numbers as without."""
+        """Compiles `log_weights` as a whole, with the same random numbers as without."""
         from torch._inductor import config as inductor  # a second to import
 
         options: dict[str, str | int | bool | Callable[..., object]] = {"fallback_random": True}
+        if hasattr(inductor.cpp, "max_horizontal_fusion_size"):
+            # Else the logits of all parts would be kept for one loop at the end, far from a CPU's cache.
+            options["cpp.max_horizontal_fusion_size"] = 1
         if getattr(inductor.cpp, CONTRACT, None) == "off":  # products and sums in one instruction, where it can be told
             options[f"cpp.{CONTRACT}"] = "fast"
-        self.compiled = True
-        # Two functions: in one, the logits of all parts would be kept until the last, far from a CPU's cache.
-        self._weighed = torch.compile(self._weighed, options=options)  # type: ignore[method-assign]
-        self._log_px = torch.compile(self._log_px, options=options)  # type: ignore[method-assign]
+        self.log_weights = torch.compile(self.log_weights, options=options)  # type: ignore[method-assign]
 
     def _draw(self, x: Tensor, c: Tensor | None, num_samples: int) -> Latent:
         q = self._posterior(x, c)
         return Latent(z=q.rsample((num_samples,)), q=q, p=self.prior())
 
-    def _weighed(self, x: Tensor, c: Tensor | None, num_samples: int) -> tuple[Tensor, Tensor]:
-        """Returns draws z (K, B, *latent_shape) of q(z|x), and log p(z) - log q(z|x) in nats, (K, B)."""
-        latent = self._draw(x, c, num_samples)
+    def _scored(self, latent: Latent, c: Tensor | None, x: Tensor, rows: int | None = None) -> Tensor:
+        """Returns log p(x|z) in nats, (K, B), of all draws, decoding about `rows` of them at once."""
         if isinstance(latent.q, Delta):
             raise ValueError(NO_WEIGHTS)
-        if isinstance(latent.q, Quantized):
-            return latent.z, latent.log_ratio
-        # Not by the properties of Latent: up to Python 3.11 they hold a lock, which torch.compile does not take.
-        return latent.z, latent.p.log_prob(latent.z) - latent.q.log_prob(latent.z)
-
-    def _scored(self, z: Tensor, c: Tensor | None, x: Tensor, rows: int | None = None) -> Tensor:
-        """Returns log p(x|z) in nats, (K, B), of all draws z (K, B, *latent_shape), decoding about `rows` at once."""
-        parts = z.split(max(1, (rows or rows_at_once(z.device, compiled=self.compiled)) // len(x)))
-        return torch.cat([self._log_px(part, c, x) for part in parts])
-
-    def _log_px(self, z: Tensor, c: Tensor | None, x: Tensor) -> Tensor:
-        """Returns log p(x|z) in nats, (K, B), for z (K, B, *latent_shape)."""
-        return self.likelihood.log_prob(self._decoded(z, c, x), x)
+        rows = rows or rows_at_once(latent.z.device)
+        if torch.compiler.is_compiling():  # every part is compiled by itself
+            rows = max(rows, SMALLEST_PART)
+        parts = latent.z.split(max(1, rows // len(x)))
+        return torch.cat([self.likelihood.log_prob(self._decoded(part, c, x), x) for part in parts])
 
     def _terms(self, latent: Latent, c: Tensor | None, x: Tensor, context: Tensor | None) -> Terms:
         params = self._decoded(latent.z, c, x)
