@@ -24,6 +24,7 @@ from vaelab.models import Model
 LONG = (
     *("beta_vae_capacity", "ciwae", "flow_prior_vae", "hierarchical_vae", "hyperspherical_vae", "info_vae"),
     *("iwae_two_layers", "ladder_vae", "piwae", "pixel_vae", "rq_vae", "vae_gan", "vq_pixelcnn"),
+    *("dreg_iwae", "factor_vae", "fsq_vae", "miwae", "planar_vae", "ssim_vae", "vq_vae_gradient"),
 )
 GOLDEN = Path(__file__).with_name("golden.json")
 EPOCHS = 5  # of 75 batches
