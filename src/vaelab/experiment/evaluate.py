@@ -247,7 +247,8 @@ def check_compiler(device: torch.device) -> None:
     try:
         torch.compile(torch.add)(torch.ones(2, device=device), 1)
     except Exception as error:  # of any kind: torch, a compiler or the system may raise it
-        why = (str(error).strip() or type(error).__name__).splitlines()[0].removeprefix("InvalidCxxCompiler: ").rstrip(".")
+        words = str(error).strip() or type(error).__name__
+        why = words.splitlines()[0].removeprefix("InvalidCxxCompiler: ").rstrip(".")
         raise UserError(
             f"compile=true needs a C++ compiler with Python's headers, but here: {why}; install one, or leave it out"
         ) from error
